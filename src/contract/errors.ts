@@ -1,0 +1,87 @@
+/**
+ * Every error a client can see. Status, body, wording and OpenAPI entry all come from this table, so a new
+ * error is one new row.
+ */
+import { type Static, type TObject, Type } from "@sinclair/typebox";
+
+const row = <const S extends number, D extends TObject>(
+  status: S,
+  detail: D,
+  message: (detail: Static<D>) => string,
+) => ({ status, detail, message });
+
+const none = Type.Object({});
+const topic = Type.Object({ topic: Type.String() });
+
+export const errors = {
+  /** `reason` is the message; it is not part of `detail`. */
+  invalid_request: row(
+    400,
+    Type.Object({ dead_letter: Type.Optional(Type.String()) }),
+    () => "the request is invalid",
+  ),
+  batch_too_large: row(400, none, () => "a write takes at most 10000 records"),
+  record_too_large: row(400, none, () => "a record holds at most 1048576 bytes of data and meta"),
+  topic_not_found: row(404, topic, (d) => `topic "${d.topic}" does not exist`),
+  not_found: row(404, none, () => "no such path"),
+  method_not_allowed: row(405, none, () => "this path does not know that method; see the Allow header"),
+  topic_exists_incompatible: row(
+    409,
+    Type.Object({ topic: Type.String(), existing_type: Type.String(), requested_type: Type.String() }),
+    (d) => `topic "${d.topic}" is a ${d.existing_type} and cannot become a ${d.requested_type}`,
+  ),
+  topic_not_empty: row(
+    409,
+    Type.Object({ topic: Type.String(), count: Type.Integer() }),
+    (d) => `topic "${d.topic}" still holds ${d.count} records`,
+  ),
+  payload_too_large: row(413, none, () => "the request body is larger than this server accepts"),
+  unsupported_media_type: row(415, none, () => "the content type must be application/json"),
+  topic_full: row(
+    422,
+    Type.Object({
+      topic: Type.String(),
+      cap_records: Type.Integer(),
+      cap_bytes: Type.Integer(),
+      head_seq: Type.Integer(),
+      earliest_seq: Type.Integer(),
+    }),
+    (d) => `topic "${d.topic}" is full and rejects writes`,
+  ),
+  throttled: row(
+    429,
+    Type.Object({ limit: Type.String(), max: Type.Integer() }),
+    (d) => `the limit ${d.limit} of ${d.max} is reached`,
+  ),
+  internal: row(
+    500,
+    Type.Object({ topic: Type.Optional(Type.String()), seq: Type.Optional(Type.Integer()) }),
+    (d) =>
+      d.seq === undefined
+        ? "internal error"
+        : `record ${d.seq} of topic "${d.topic}" is damaged in storage; read on with from_seq ${d.seq}`,
+  ),
+  shutting_down: row(503, none, () => "the server is shutting down"),
+};
+
+export type ErrorCode = keyof typeof errors;
+export type ErrorDetail<C extends ErrorCode> = Static<(typeof errors)[C]["detail"]>;
+
+/** The one error that reaches a client as it is. `message` replaces the table's wording where a caller knows more. */
+export class ApiError<C extends ErrorCode = ErrorCode> extends Error {
+  readonly code: C;
+  readonly detail: ErrorDetail<C>;
+
+  constructor(code: C, detail: ErrorDetail<C>, message?: string) {
+    super(message ?? (errors[code].message as (detail: ErrorDetail<C>) => string)(detail));
+    this.code = code;
+    this.detail = detail;
+  }
+
+  get status(): number {
+    return errors[this.code].status;
+  }
+}
+
+/** A request that breaks the contract's shape or rules: `400 invalid_request`, saying what to mend. */
+export const invalid = (message: string): ApiError => new ApiError("invalid_request", {}, message);

@@ -1,0 +1,32 @@
+/** The fixed sizes of the wire contract. Inclusive: the number itself is allowed. Bytes are UTF-8. */
+
+export const TOPIC_NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,254}$/;
+
+export const BODY_BYTES_DEFAULT = 64 * 1024 * 1024;
+export const JSON_DEPTH_MAX = 127;
+
+export const BATCH_RECORDS_MAX = 10_000;
+export const RECORD_BYTES_MAX = 1024 * 1024;
+export const META_BYTES_MAX = 16 * 1024;
+export const META_KEYS_MAX = 64;
+export const TAG_BYTES_MAX = 256;
+export const NODE_BYTES_MAX = 128;
+export const IDEMPOTENCY_KEY_BYTES_MAX = 256;
+
+export const DIFF_LIMIT_DEFAULT = 256;
+export const DIFF_LIMIT_MAX = 1000;
+export const DIFF_BYTES_DEFAULT = 1024 * 1024;
+export const DIFF_BYTES_MAX = 8 * 1024 * 1024;
+export const DIFF_WAIT_MS_MAX = 30_000;
+
+export const PAGE_SIZE_DEFAULT = 100;
+export const PAGE_SIZE_MAX = 1000;
+
+export const LEASE_MS_MIN = 100;
+export const LEASE_MS_MAX = 86_400_000;
+export const CLAIM_JITTER_MS_MAX = 5000;
+
+export const TOPICS_MAX_DEFAULT = 100_000;
+
+/** Integers above this cannot be told apart by a JavaScript number, so they are clamped or refused, never rounded. */
+export const SAFE_INTEGER_MAX = Number.MAX_SAFE_INTEGER;

@@ -1,0 +1,86 @@
+/**
+ * The topics that exist. Each is loaded from the store when first named, so that start-up and memory do not grow
+ * with topics nobody uses.
+ */
+import type { TopicConfig } from "../contract/topics.ts";
+import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import { emptyLog, type LogState } from "../store/logs.ts";
+import { DamagedRecord } from "../store/records.ts";
+import type { Shelf, Store } from "../store/store.ts";
+import type { TopicRow } from "../store/topics.ts";
+import { Topic } from "./topic.ts";
+
+export class Catalog {
+  readonly #store: Store;
+  readonly #loaded = new Map<string, Topic>();
+  /** How many topics exist, and the bytes of their live records. */
+  topics: number;
+  bytes: number;
+
+  constructor(store: Store) {
+    this.#store = store;
+    this.topics = store.topics.count();
+    this.bytes = store.disk.logs.totalBytes();
+  }
+
+  find(name: string): Topic | undefined {
+    const loaded = this.#loaded.get(name);
+    if (loaded) return loaded;
+    const row = this.#store.topics.get(name);
+    return row && this.#load(row);
+  }
+
+  /** The topic whose rows lie in `slot`, unless it was deleted. */
+  inSlot(slot: number): Topic | undefined {
+    const row = this.#store.topics.inSlot(slot);
+    return row && this.find(row.name);
+  }
+
+  shelfOf(config: TopicConfig): Shelf {
+    return config.durability === "ephemeral" ? this.#store.memory : this.#store.disk;
+  }
+
+  add(topic: Topic): void {
+    this.#loaded.set(topic.name, topic);
+    this.topics++;
+  }
+
+  remove(topic: Topic): void {
+    this.#loaded.delete(topic.name);
+    this.topics--;
+  }
+
+  loaded(): Iterable<Topic> {
+    return this.#loaded.values();
+  }
+
+  #load(row: TopicRow): Topic {
+    const config = JSON.parse(row.config) as TopicConfig;
+    const shelf = this.shelfOf(config);
+    const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot) ?? emptyLog();
+    const topic = new Topic(row, config, shelf, log, shelf.tagDeletes.of(row.slot));
+    verifyHead(topic);
+    this.#loaded.set(row.name, topic);
+    return topic;
+  }
+}
+
+/** The log of an `ephemeral` topic after its records are gone: the head stays, the loss is silent. */
+export const emptied = (log: LogState): LogState => ({
+  ...emptyLog(),
+  head: log.head,
+  earliest: log.head + 1,
+  deleteFloor: log.head,
+  reclaimed: log.head,
+  lastTs: log.lastTs,
+});
+
+/** The newest block must hold the records it counts; otherwise rows were lost behind the server's back. */
+function verifyHead({ shelf, slot, log }: Topic): void {
+  const block = shelf.blocks.lastUpTo(slot, blockOf(log.head));
+  if (block === undefined) return;
+  const [counted] = shelf.blocks.from(slot, block, 1);
+  const before = Math.max(block * BLOCK_SEQS, log.earliest) - 1;
+  const stored = shelf.records.sizes(slot, before, log.head, BLOCK_SEQS).length;
+  if (stored < counted!.count) throw new DamagedRecord(log.head);
+}

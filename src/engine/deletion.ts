@@ -1,0 +1,108 @@
+/**
+ * The commands that delete records.
+ *
+ * A delete holds for every reader from its commit on, however large it is. A small delete by tag removes its
+ * rows at once. A large one is stored as a rule that hides them, and the reclaimer removes the rows.
+ */
+import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import type { RecordSize } from "../store/records.ts";
+import type { Counted, DeleteBefore, DeleteTagged, RecordsRemoved } from "./commands.ts";
+import type { Group } from "./group.ts";
+import { liveRows, nextLive, type Tally, tagged, tallyUpTo } from "./live.ts";
+import { expire, removeUpTo } from "./retention.ts";
+import { inRange } from "./tags.ts";
+import type { Topic } from "./topic.ts";
+
+/** A larger delete by tag is stored as a rule. */
+export const DELETE_AT_ONCE_MAX = 1000;
+
+export function deleteBefore(group: Group, { topic: name, before, now }: DeleteBefore): RecordsRemoved {
+  const topic = group.existing(name);
+  expire(topic, now);
+  const { log } = topic;
+  const last = Math.min(before, log.head + 1) - 1;
+  if (last < log.earliest) return removal(topic, 0);
+  log.deleteFloor = Math.max(log.deleteFloor, last);
+  return removal(topic, removeUpTo(topic, last, tallyUpTo(topic, last)).count);
+}
+
+export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemoved {
+  const topic = group.existing(command.topic);
+  expire(topic, command.now);
+  const { counted } = command;
+  if (counted?.epoch === topic.epoch) return hide(topic, command, withoutGone(topic, command, counted.blocks));
+  const few: RecordSize[] = [];
+  for (const rows of tagged(topic, command.range, command.upTo)) {
+    few.push(...rows);
+    if (few.length > DELETE_AT_ONCE_MAX) return hide(topic, command, countTagged(topic, command));
+  }
+  for (const row of few) topic.shelf.records.delete(topic.slot, row.seq);
+  return takeOut(topic, sumByBlock(few));
+}
+
+/** What a delete covers, by block. */
+function countTagged(topic: Topic, { range, upTo }: DeleteTagged): Map<number, Tally> {
+  const blocks = new Map<number, Tally>();
+  for (const rows of tagged(topic, range, upTo)) addByBlock(blocks, rows);
+  return blocks;
+}
+
+/** Adds the sizes of `rows` to the sums of their blocks. */
+export function addByBlock(blocks: Map<number, Tally>, rows: readonly RecordSize[]): void {
+  for (const { seq, bytes } of rows) {
+    const block = blockOf(seq);
+    const sum = blocks.get(block);
+    if (sum === undefined) blocks.set(block, { count: 1, bytes });
+    else {
+      sum.count++;
+      sum.bytes += bytes;
+    }
+  }
+}
+
+function sumByBlock(rows: readonly RecordSize[]): Map<number, Tally> {
+  const blocks = new Map<number, Tally>();
+  addByBlock(blocks, rows);
+  return blocks;
+}
+
+/** Leaves out what fell below the topic's first live record since it was counted. */
+function withoutGone(topic: Topic, { range, upTo }: DeleteTagged, counted: Counted["blocks"]): Map<number, Tally> {
+  const edge = blockOf(topic.log.earliest);
+  const blocks = new Map([...counted].filter(([block]) => block > edge));
+  const last = Math.min(upTo, (edge + 1) * BLOCK_SEQS - 1);
+  for (const row of liveRows(topic, topic.log.earliest - 1, last)) {
+    if (row.tag !== null && inRange(row.tag, range)) addByBlock(blocks, [row]);
+  }
+  return blocks;
+}
+
+function hide(topic: Topic, { range, upTo }: DeleteTagged, blocks: ReadonlyMap<number, Tally>): RecordsRemoved {
+  const rule = topic.shelf.tagDeletes.insert(topic.slot, range, upTo);
+  topic.tagDeletes = [...topic.tagDeletes, rule];
+  return takeOut(topic, blocks);
+}
+
+/** Takes records that are no longer live out of the sums. */
+function takeOut(topic: Topic, blocks: ReadonlyMap<number, Tally>): RecordsRemoved {
+  const { log, slot, shelf } = topic;
+  topic.settle();
+  topic.version++;
+  let deleted = 0;
+  for (const [block, { count, bytes }] of blocks) {
+    shelf.blocks.add(slot, block, -count, -bytes);
+    log.count -= count;
+    log.bytes -= bytes;
+    deleted += count;
+  }
+  if (deleted > 0) log.earliest = nextLive(topic, log.earliest);
+  return removal(topic, deleted);
+}
+
+const removal = ({ log }: Topic, deleted: number): RecordsRemoved => ({
+  deleted,
+  earliest: log.earliest,
+  head: log.head,
+  count: log.count,
+  bytes: log.bytes,
+});

@@ -1,0 +1,60 @@
+/** Puts the engine together over a store. */
+import type { Store } from "../store/store.ts";
+import { Bell } from "./bell.ts";
+import { Catalog, emptied } from "./catalog.ts";
+import { Commits } from "./commit.ts";
+import type { EngineLimits, Group } from "./group.ts";
+import { Log } from "./log.ts";
+import { Reclaimer } from "./reclaim.ts";
+import { Topics } from "./topics.ts";
+
+export interface EngineOptions {
+  readonly store: Store;
+  readonly limits: EngineLimits;
+  /** Ms since the Unix epoch. */
+  readonly now: () => number;
+  /** A transaction failed. `broken`: the medium did, and the process must end. */
+  readonly failed: (error: unknown, broken: boolean) => void;
+}
+
+export class Engine implements Disposable {
+  readonly topics: Topics;
+  readonly log: Log;
+  readonly #store: Store;
+  readonly #catalog: Catalog;
+  readonly #commits: Commits;
+  readonly #reclaimer: Reclaimer;
+
+  constructor({ store, limits, now, failed }: EngineOptions) {
+    const bell = new Bell();
+    this.#store = store;
+    if (store.crashed) store.transaction(true, () => store.topics.renewEphemeral());
+    this.#catalog = new Catalog(store);
+    this.#commits = new Commits(store, this.#catalog, limits, {
+      closing: (group) => this.#reclaimer.closing(group),
+      committed: (group) => {
+        this.#reclaimer.committed(group);
+        ring(bell, group);
+      },
+      failed,
+    });
+    this.#reclaimer = new Reclaimer(store, this.#catalog, this.#commits);
+    this.topics = new Topics(store, this.#catalog, this.#commits, now);
+    this.log = new Log(this.topics, this.#commits, bell, now);
+  }
+
+  /** Notes the heads of topics in memory, so that they go on from there. The store stays open. */
+  [Symbol.dispose](): void {
+    this.#reclaimer[Symbol.dispose]();
+    this.#commits.upkeep(() => {
+      for (const topic of this.#catalog.loaded()) {
+        if (topic.config.durability === "ephemeral") this.#store.disk.logs.put(topic.slot, emptied(topic.log));
+      }
+    });
+  }
+}
+
+function ring(bell: Bell, group: Group): void {
+  for (const topic of group.appended) bell.ring(topic);
+  for (const topic of group.deleted) bell.ring(topic);
+}

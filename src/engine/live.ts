@@ -1,0 +1,142 @@
+/**
+ * Walking and summing the live records of a topic without visiting more rows than a block holds.
+ *
+ * Live is what no floor and no delete has reached. Rows of dead records may still be in storage.
+ */
+import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import type { RecordSize } from "../store/records.ts";
+import type { TagRange } from "../store/tagdeletes.ts";
+import { behindPrefix } from "./tags.ts";
+import type { Topic } from "./topic.ts";
+
+const BLOCKS_PAGE = 256;
+const ROWS_PAGE = 128;
+/** Records looked at per step of a long walk: about a millisecond. */
+export const SLICE_ROWS = 1000;
+
+export interface Tally {
+  count: number;
+  bytes: number;
+}
+
+const lastOf = (block: number): number => (block + 1) * BLOCK_SEQS - 1;
+
+/** Live records with `after < seq <= last`, oldest first. */
+export function* liveRows(topic: Topic, after: number, last: number): Generator<RecordSize> {
+  let from = Math.max(after, topic.log.earliest - 1);
+  for (;;) {
+    const rows = topic.shelf.records.sizes(topic.slot, from, last, ROWS_PAGE);
+    for (const row of rows) if (!topic.isDeleted(row.seq, row.tag)) yield row;
+    if (rows.length < ROWS_PAGE) return;
+    from = rows.at(-1)!.seq;
+  }
+}
+
+/** The first live seq from `from` on, or `head + 1`. */
+export function nextLive(topic: Topic, from: number): number {
+  const { slot, shelf, log } = topic;
+  topic.settle();
+  for (let block = blockOf(from); ; ) {
+    const [next] = shelf.blocks.from(slot, block, 1);
+    if (next === undefined) return log.head + 1;
+    for (const row of liveRows(topic, from - 1, lastOf(next.block))) return row.seq;
+    block = next.block + 1;
+  }
+}
+
+/** The last live seq up to `upTo`, or 0. */
+export function lastLive(topic: Topic, upTo: number): number {
+  const { slot, shelf } = topic;
+  topic.settle();
+  for (let block = shelf.blocks.lastUpTo(slot, blockOf(upTo)); block !== undefined; ) {
+    const rows = shelf.records.sizesBack(slot, block * BLOCK_SEQS - 1, Math.min(upTo, lastOf(block)), BLOCK_SEQS);
+    const row = rows.find((row) => row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag));
+    if (row) return row.seq;
+    block = block === 0 ? undefined : shelf.blocks.lastUpTo(slot, block - 1);
+  }
+  return 0;
+}
+
+/** Live records up to `upTo`. */
+export function tallyUpTo(topic: Topic, upTo: number): Tally {
+  topic.settle();
+  const block = blockOf(upTo);
+  const sum = topic.shelf.blocks.sumBelow(topic.slot, block);
+  for (const row of liveRows(topic, block * BLOCK_SEQS - 1, upTo)) {
+    sum.count++;
+    sum.bytes += row.bytes;
+  }
+  return sum;
+}
+
+/** The shortest run of oldest live records with at least `count` records and `bytes` bytes; `seq` is its end. */
+export function oldest(topic: Topic, count: number, bytes: number): Tally & { seq: number } {
+  topic.settle();
+  const sum = { count: 0, bytes: 0 };
+  const enough = () => sum.count >= count && sum.bytes >= bytes;
+  for (let block = blockOf(topic.log.earliest); ; ) {
+    const page = topic.shelf.blocks.from(topic.slot, block, BLOCKS_PAGE);
+    for (const next of page) {
+      if (sum.count + next.count < count || sum.bytes + next.bytes < bytes) {
+        sum.count += next.count;
+        sum.bytes += next.bytes;
+        continue;
+      }
+      for (const row of liveRows(topic, next.block * BLOCK_SEQS - 1, lastOf(next.block))) {
+        sum.count++;
+        sum.bytes += row.bytes;
+        if (enough()) return { ...sum, seq: row.seq };
+      }
+    }
+    const last = page.at(-1);
+    if (last === undefined) return { ...sum, seq: lastLive(topic, topic.log.head) };
+    block = last.block + 1;
+  }
+}
+
+/**
+ * The last seq whose record is older than `ts`, or 0: a binary search, since `$ts` never decreases along seqs.
+ * The record found may be dead already.
+ */
+export function lastOlderThan(topic: Topic, ts: number): number {
+  const { slot, shelf, log } = topic;
+  const oldest = shelf.records.firstFrom(slot, log.earliest, log.head);
+  if (oldest === undefined || oldest.ts >= ts) return 0;
+  if (log.lastTs !== null && log.lastTs < ts) return log.head;
+  let older = oldest.seq;
+  let young = log.head + 1;
+  while (young - older > 1) {
+    const middle = Math.floor((older + young) / 2);
+    const row = shelf.records.firstFrom(slot, middle, young - 1);
+    if (row === undefined || row.ts >= ts) young = middle;
+    else older = row.seq;
+  }
+  return older;
+}
+
+/** Live records with a tag in `range` and `seq <= upTo`, in steps of at most `SLICE_ROWS` rows. */
+export function* tagged(topic: Topic, range: TagRange, upTo: number): Generator<RecordSize[]> {
+  const isLive = (row: RecordSize) =>
+    row.seq <= upTo && row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag);
+  for (const rows of taggedRows(topic, range, upTo)) yield rows.filter(isLive);
+}
+
+/** Stored records with a tag in `range`, dead or alive, in steps of at most `SLICE_ROWS` rows. */
+export function* taggedRows(topic: Topic, range: TagRange, upTo: number): Generator<RecordSize[]> {
+  const { slot, shelf } = topic;
+  const end = behindPrefix(range.text);
+  // A prefix without its closing quote is no tag itself, so the walk may start there for both.
+  let tag = range.text;
+  let after = 0;
+  for (;;) {
+    const rows = shelf.records.tagged(slot, tag, after, upTo, SLICE_ROWS);
+    if (range.isPrefix && rows.length < SLICE_ROWS) {
+      rows.push(...shelf.records.taggedAfter(slot, tag, end, SLICE_ROWS - rows.length));
+    }
+    const last = rows.at(-1);
+    if (last === undefined) return;
+    yield rows;
+    tag = last.tag!;
+    after = last.seq;
+  }
+}

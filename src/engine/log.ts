@@ -1,0 +1,237 @@
+/** What clients do with the records of a topic: append, read, delete. */
+import { ApiError, invalid } from "../contract/errors.ts";
+import {
+  BATCH_RECORDS_MAX,
+  DIFF_BYTES_DEFAULT,
+  DIFF_BYTES_MAX,
+  DIFF_LIMIT_DEFAULT,
+  DIFF_LIMIT_MAX,
+  DIFF_WAIT_MS_MAX,
+  IDEMPOTENCY_KEY_BYTES_MAX,
+  META_BYTES_MAX,
+  META_KEYS_MAX,
+  NODE_BYTES_MAX,
+  RECORD_BYTES_MAX,
+  SAFE_INTEGER_MAX,
+  TAG_BYTES_MAX,
+} from "../contract/limits.ts";
+import type { Append, Appended, DeleteRecords, Diff, RecordInput, RecordsDeleted, Tombstone } from "../contract/records.ts";
+import type { TagRange } from "../store/tagdeletes.ts";
+import type { Bell } from "./bell.ts";
+import type { Counted, NewRecord, RecordsRemoved } from "./commands.ts";
+import type { Commits } from "./commit.ts";
+import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
+import { type Tally, tagged } from "./live.ts";
+import { Pages } from "./pages.ts";
+import { read, type Run, type Window } from "./reader.ts";
+import { tagRange } from "./tags.ts";
+import type { Topic } from "./topic.ts";
+import type { Topics } from "./topics.ts";
+import { nextTurn } from "./turn.ts";
+
+/** What an append cost, in ms. Absent for a deduplicated one. */
+export interface AppendCost {
+  readonly wal_append_ms: number;
+  readonly fsync_ms: number;
+}
+
+/** An answer to a diff. `records` is JSON, joined by commas; `workMs` is without the wait for new records. */
+export interface DiffAnswer {
+  readonly records: string;
+  readonly recordsScanned: number;
+  readonly waitedMs: number;
+  readonly page: {
+    readonly topic: string;
+    readonly epoch: number;
+    readonly next_from_seq: number;
+    readonly head_seq: number;
+    readonly earliest_seq: number;
+    readonly caught_up: boolean;
+    readonly tombstone: Tombstone | null;
+    readonly lag: number;
+  };
+}
+
+export class Log {
+  readonly #topics: Topics;
+  readonly #commits: Commits;
+  readonly #bell: Bell;
+  readonly #now: () => number;
+  readonly #pages = new Pages();
+  /** The last delete by tag of each topic that has one going. */
+  readonly #deleting = new Map<string, Promise<unknown>>();
+
+  constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
+    this.#topics = topics;
+    this.#commits = commits;
+    this.#bell = bell;
+    this.#now = now;
+  }
+
+  /**
+   * Appends all records or none. `headerKey` is used where the body names no idempotency key.
+   *
+   * Throws `invalid_request`, `batch_too_large`, `record_too_large`, `topic_not_found`, `topic_full`, `throttled`.
+   */
+  async append(
+    topic: string,
+    request: Append,
+    headerKey: string | null,
+    returnSeqs: boolean,
+  ): Promise<{ appended: Appended; cost: AppendCost | undefined }> {
+    if (request.records.length === 0) throw invalid("records: at least one is needed");
+    if (request.records.length > BATCH_RECORDS_MAX) throw new ApiError("batch_too_large", {});
+    const key = request.idempotency_key ?? headerKey;
+    if (key !== null && Buffer.byteLength(key) > IDEMPOTENCY_KEY_BYTES_MAX) {
+      throw invalid(`idempotency_key: longer than ${IDEMPOTENCY_KEY_BYTES_MAX} bytes`);
+    }
+    const records = newRecords(request.records, request.node ?? null);
+    const config = request.config ?? {};
+    const create = request.create ?? config.auto_create ?? true;
+    const command = { kind: "append" as const, topic, records, key, create, config, now: this.#now() };
+    const { outcome, appendMs, fsyncMs } = await this.#commits.submit(command);
+    const { epoch, firstSeq, count, head, created, deduped } = outcome;
+    const appended: Appended = {
+      topic,
+      epoch,
+      first_seq: firstSeq,
+      last_seq: firstSeq + count - 1,
+      head_seq: head,
+      count,
+      created,
+      deduped,
+    };
+    if (returnSeqs) appended.seqs = Array.from({ length: count }, (_, i) => firstSeq + i);
+    return { appended, cost: deduped ? undefined : { wal_append_ms: appendMs, fsync_ms: fsyncMs } };
+  }
+
+  /** Reads records after `from_seq`; with `wait_ms`, waits for some. Throws `topic_not_found`, `internal`. */
+  async diff(name: string, request: Diff, signal: AbortSignal): Promise<DiffAnswer> {
+    const topic = await this.#topics.fresh(name);
+    const window = windowOf(request, topic);
+    const run = await read(topic, window, this.#pages);
+    this.#topics.consumed(topic, true);
+    const waitMs = Math.min(request.wait_ms ?? 0, DIFF_WAIT_MS_MAX);
+    if (waitMs === 0 || run.count > 0 || run.tombstone || run.next !== run.head) return answer(topic, run, 0);
+    // The read may have let others run; what came in since must not be slept through.
+    const missed = topic.log.head > run.head || topic.deleted;
+    const start = performance.now();
+    const woken = missed || (await this.#bell.wait(topic, waitMs, signal));
+    const waitedMs = performance.now() - start;
+    if (!woken) return answer(topic, run, waitedMs);
+    const current = await this.#topics.fresh(name);
+    const again = await read(current, { ...window, epoch: window.epoch ?? topic.epoch }, this.#pages);
+    this.#topics.consumed(current, true);
+    return answer(current, again, waitedMs);
+  }
+
+  /** Deletes records by position, by tag, or both. Throws `invalid_request`, `topic_not_found`. */
+  async delete(topic: string, request: DeleteRecords): Promise<RecordsDeleted> {
+    const before = request.before_seq ?? null;
+    const match = request.match ?? null;
+    if (before === null && match === null) throw invalid("before_seq or match is needed");
+    const removed =
+      match === null
+        ? await this.#deleteBefore(topic, before!)
+        : await this.#inTurn(topic, () => this.#deleteTagged(topic, tagRange(match), before ?? SAFE_INTEGER_MAX));
+    const { deleted, earliest: earliest_seq, head: head_seq, count, bytes } = removed;
+    return { topic, deleted, earliest_seq, head_seq, count, bytes };
+  }
+
+  async #deleteBefore(topic: string, before: number): Promise<RecordsRemoved> {
+    const { outcome } = await this.#commits.submit({ kind: "delete_before", topic, before, now: this.#now() });
+    return outcome;
+  }
+
+  /** A large delete is counted first, a slice at a time, so that its one command is short. */
+  async #deleteTagged(name: string, range: TagRange, before: number): Promise<RecordsRemoved> {
+    const topic = this.#topics.existing(name);
+    const upTo = Math.min(before - 1, topic.log.head);
+    const counted = await count(topic, range, upTo);
+    const command = { kind: "delete_tagged" as const, topic: name, range, upTo, now: this.#now() };
+    const { outcome } = await this.#commits.submit(counted ? { ...command, counted } : command);
+    return outcome;
+  }
+
+  /** Deletes by tag of one topic run one after another. */
+  async #inTurn<T>(topic: string, work: () => Promise<T>): Promise<T> {
+    const turn = (this.#deleting.get(topic) ?? Promise.resolve()).then(work, work);
+    this.#deleting.set(topic, turn);
+    try {
+      return await turn;
+    } finally {
+      if (this.#deleting.get(topic) === turn) this.#deleting.delete(topic);
+    }
+  }
+}
+
+/** The sums of a large delete; undefined for a small one, which its command counts itself. */
+async function count(topic: Topic, range: TagRange, upTo: number): Promise<Counted | undefined> {
+  const blocks = new Map<number, Tally>();
+  let found = 0;
+  for (const rows of tagged(topic, range, upTo)) {
+    found += rows.length;
+    addByBlock(blocks, rows);
+    await nextTurn();
+  }
+  return found > DELETE_AT_ONCE_MAX ? { epoch: topic.epoch, blocks } : undefined;
+}
+
+function newRecords(inputs: readonly RecordInput[], batchNode: string | null): NewRecord[] {
+  return inputs.map((input, i) => {
+    const at = `records[${i}]`;
+    const tag = input.tag === undefined || input.tag === null ? null : bounded(input.tag, TAG_BYTES_MAX, at, "tag");
+    const own = input.node ?? batchNode;
+    const node = own === null ? null : bounded(own, NODE_BYTES_MAX, at, "node");
+    const meta = input.meta === undefined || input.meta === "null" ? null : checkedMeta(input.meta, at);
+    const { data } = input;
+    const bytes = Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
+    if (bytes > RECORD_BYTES_MAX) throw new ApiError("record_too_large", {});
+    return { data, tag, node, meta, bytes };
+  });
+}
+
+/** The JSON text of a string that is short enough. */
+function bounded(value: string, bytesMax: number, at: string, field: string): string {
+  if (Buffer.byteLength(value) > bytesMax) throw invalid(`${at}.${field}: longer than ${bytesMax} bytes`);
+  return JSON.stringify(value);
+}
+
+function checkedMeta(meta: string, at: string): string {
+  if (Buffer.byteLength(meta) > META_BYTES_MAX) throw invalid(`${at}.meta: longer than ${META_BYTES_MAX} bytes`);
+  // The shortest object with one key too many is `{"":0,...}` with 65 members.
+  const mayBeLarge = meta.startsWith("{") && meta.length > 4 * META_KEYS_MAX;
+  if (mayBeLarge && Object.keys(JSON.parse(meta)).length > META_KEYS_MAX) {
+    throw invalid(`${at}.meta: more than ${META_KEYS_MAX} keys`);
+  }
+  return meta;
+}
+
+function windowOf(request: Diff, topic: Topic): Window {
+  const { node } = request;
+  const nodes = typeof node === "string" ? [node] : topic.config.dedupe_node ? (node ?? []) : [];
+  return {
+    fromSeq: request.from_seq ?? 0,
+    limit: Math.min(request.limit || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
+    bytesMax: Math.min(request.max_batch_bytes || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
+    view: { tags: request.include_tags ?? false, meta: request.include_meta ?? true },
+    withoutNodes: new Set(topic.config.dedupe_node ? nodes.map((name) => JSON.stringify(name)) : []),
+    epoch: request.epoch,
+  };
+}
+
+const answer = (topic: Topic, run: Run, waitedMs: number): DiffAnswer => ({
+  records: run.records,
+  recordsScanned: run.scanned,
+  waitedMs,
+  page: {
+    topic: topic.name,
+    epoch: topic.epoch,
+    next_from_seq: run.next,
+    head_seq: run.head,
+    earliest_seq: run.earliest,
+    caught_up: run.next === run.head,
+    tombstone: run.tombstone,
+    lag: run.head - run.next,
+  },
+});

@@ -1,0 +1,160 @@
+/** Reading a log from a position: a tombstone for what was lost, then the records, up to a limit and a budget. */
+import { ApiError } from "../contract/errors.ts";
+import type { Tombstone } from "../contract/records.ts";
+import { DamagedRecord } from "../store/records.ts";
+import { SLICE_ROWS } from "./live.ts";
+import { encodeRecord, type Page, PAGE_SEQS, type Pages, type View } from "./pages.ts";
+import type { Topic } from "./topic.ts";
+import { nextTurn } from "./turn.ts";
+
+/** What one read may return. */
+export interface Window {
+  readonly fromSeq: number;
+  readonly limit: number;
+  readonly bytesMax: number;
+  readonly view: View;
+  /** Records of these nodes (JSON strings) are passed over. */
+  readonly withoutNodes: ReadonlySet<string>;
+  /** The instance of the topic that `fromSeq` belongs to, if the reader knows. */
+  readonly epoch: number | undefined;
+}
+
+/** A run of records, encoded and joined by commas, and the position behind it. */
+export interface Run {
+  readonly records: string;
+  readonly count: number;
+  readonly next: number;
+  readonly head: number;
+  readonly earliest: number;
+  readonly tombstone: Tombstone | null;
+  readonly scanned: number;
+}
+
+/**
+ * Reads up to the present head. A walk past many records that are not delivered gives other requests their turn.
+ * Throws `internal` if the next record is damaged; one further on ends the run before it.
+ */
+export async function read(topic: Topic, window: Window, pages: Pages): Promise<Run> {
+  const { head, earliest } = topic.log;
+  const tombstone = tombstoneFor(topic, window);
+  const batch = new Batch(window, tombstone ? earliest - 1 : window.fromSeq);
+  const start = batch.next;
+  try {
+    await walk(topic, window, batch, head, pages);
+  } catch (error) {
+    if (!(error instanceof DamagedRecord)) throw error;
+    if (error.seq === start + 1) throw new ApiError("internal", { topic: topic.name, seq: error.seq });
+    await walk(topic, window, batch, error.seq - 1, pages);
+  }
+  const { text: records, count, next } = batch;
+  return { records, count, next, head, earliest, tombstone, scanned: Math.max(0, next - start) };
+}
+
+/** Fills `batch` with what lies up to `last`. */
+async function walk(topic: Topic, window: Window, batch: Batch, last: number, pages: Pages): Promise<void> {
+  const { view, withoutNodes } = window;
+  let sinceTurn = 0;
+  while (!batch.full && batch.next < last) {
+    if (sinceTurn >= SLICE_ROWS) await nextTurn();
+    sinceTurn = sinceTurn >= SLICE_ROWS ? 0 : sinceTurn;
+    batch.skipTo(Math.min(last, topic.log.earliest - 1));
+    const wanted = Math.min(PAGE_SEQS, batch.room);
+    const page =
+      wanted >= PAGE_SEQS / 2 && withoutNodes.size === 0 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
+    if (page) {
+      batch.addPage(page);
+      continue;
+    }
+    const rows = topic.shelf.records.range(topic.slot, batch.next, last, withoutNodes.size > 0 ? PAGE_SEQS : wanted);
+    for (const row of rows) {
+      if (topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node))) batch.skipTo(row.seq);
+      else batch.add(encodeRecord(row, view), row.seq, row.bytes);
+      if (batch.full) return;
+    }
+    sinceTurn += rows.length;
+    if (rows.length < wanted) batch.skipTo(last);
+  }
+}
+
+/** Collects encoded records until a window is full. */
+class Batch {
+  readonly #limit: number;
+  readonly #bytesMax: number;
+  #bytes = 0;
+  text = "";
+  count = 0;
+  full = false;
+  /** The last seq examined. */
+  next: number;
+
+  constructor({ limit, bytesMax }: Window, next: number) {
+    this.#limit = limit;
+    this.#bytesMax = bytesMax;
+    this.next = next;
+  }
+
+  get room(): number {
+    return this.#limit - this.count;
+  }
+
+  skipTo(seq: number): void {
+    this.next = Math.max(this.next, seq);
+  }
+
+  add(text: string, seq: number, bytes: number): void {
+    if (this.#take(seq, bytes)) this.#put(text);
+  }
+
+  /** Adds what fits of the records behind `next`. */
+  addPage({ last, text, seqs, ends, bytes }: Page): void {
+    const before = this.next;
+    const first = seqs.findIndex((seq) => seq > before);
+    let end = first < 0 ? seqs.length : first;
+    while (end < seqs.length && !this.full && this.#take(seqs[end]!, bytes[end]!)) end++;
+    if (first >= 0 && end > first) this.#put(text.slice(first === 0 ? 0 : ends[first - 1]! + 1, ends[end - 1]!));
+    if (!this.full) this.next = last;
+  }
+
+  #put(text: string): void {
+    this.text += this.text === "" ? text : `,${text}`;
+  }
+
+  /** Counts a record in, unless it does not fit. */
+  #take(seq: number, bytes: number): boolean {
+    const fits = this.count === 0 || this.#bytes + bytes <= this.#bytesMax;
+    if (fits) {
+      this.count++;
+      this.#bytes += bytes;
+    }
+    this.next = fits ? seq : seq - 1;
+    this.full = !fits || this.count === this.#limit;
+    return fits;
+  }
+}
+
+/** What a reader from `fromSeq` has to be told before it gets records. */
+function tombstoneFor(topic: Topic, { fromSeq, epoch }: Window): Tombstone | null {
+  const { head, earliest, capFloor, ttlFloor } = topic.log;
+  if (fromSeq > head || (epoch !== undefined && epoch !== topic.epoch)) {
+    return {
+      gap_from: 1,
+      gap_to: head,
+      reason: "recreated",
+      missed_estimate: Math.max(head, 1),
+      earliest_seq: earliest,
+      head_seq: head,
+    };
+  }
+  const floor = topic.evictFloor;
+  if (fromSeq >= floor) return null;
+  const byCap = capFloor > fromSeq;
+  const byTtl = ttlFloor > fromSeq;
+  return {
+    gap_from: fromSeq + 1,
+    gap_to: floor,
+    reason: byCap && byTtl ? "mixed" : byCap ? "cap" : byTtl ? "ttl" : "source_trim",
+    missed_estimate: floor - fromSeq,
+    earliest_seq: floor + 1,
+    head_seq: head,
+  };
+}

@@ -1,0 +1,78 @@
+/**
+ * One topic instance in memory: its settings and where its log stands. Everything here is either stored with
+ * every commit or, like the clocks of readers, not state at all.
+ */
+import type { TopicConfig } from "../contract/topics.ts";
+import { blockOf } from "../store/blocks.ts";
+import type { LogState } from "../store/logs.ts";
+import type { Shelf } from "../store/store.ts";
+import type { TagDelete } from "../store/tagdeletes.ts";
+import { inRange } from "./tags.ts";
+
+export class Topic {
+  readonly name: string;
+  readonly epoch: number;
+  readonly slot: number;
+  config: TopicConfig;
+  shelf: Shelf;
+  log: LogState;
+  /** Deletes by tag that hold for records still in storage. */
+  tagDeletes: readonly TagDelete[];
+  /** Set when the instance is deleted. */
+  deleted = false;
+  /** Changes when records other than the oldest ones go, so that encoded pages are not used again. */
+  version = 0;
+  /** Clocks of readers, ms since the Unix epoch. Not kept over a restart. */
+  lastReadTs: number | null = null;
+  consumedTs: number | null = null;
+  /** Appended records of one block that are not yet in its stored sums. */
+  #block = 0;
+  #count = 0;
+  #bytes = 0;
+
+  constructor(
+    row: { name: string; epoch: number; slot: number },
+    config: TopicConfig,
+    shelf: Shelf,
+    log: LogState,
+    tagDeletes: readonly TagDelete[],
+  ) {
+    this.name = row.name;
+    this.epoch = row.epoch;
+    this.slot = row.slot;
+    this.config = config;
+    this.shelf = shelf;
+    this.log = log;
+    this.tagDeletes = tagDeletes;
+  }
+
+  /** The highest seq lost against the readers' will: below it they get a tombstone. */
+  get evictFloor(): number {
+    const { capFloor, ttlFloor, trimFloor } = this.log;
+    return Math.max(capFloor, ttlFloor, trimFloor);
+  }
+
+  isDeleted(seq: number, tag: string | null): boolean {
+    return tag !== null && this.tagDeletes.some((done) => seq <= done.upTo && inRange(tag, done));
+  }
+
+  /** Counts one appended record in its block. */
+  countRecord(seq: number, bytes: number): void {
+    const block = blockOf(seq);
+    if (block !== this.#block) this.settle();
+    this.#block = block;
+    this.#count++;
+    this.#bytes += bytes;
+  }
+
+  /** Writes down the sums of `countRecord`; needed before blocks are read, and before a commit. */
+  settle(): void {
+    if (this.#count > 0) this.shelf.blocks.add(this.slot, this.#block, this.#count, this.#bytes);
+    this.forgetUnsettled();
+  }
+
+  forgetUnsettled(): void {
+    this.#count = 0;
+    this.#bytes = 0;
+  }
+}

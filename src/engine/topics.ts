@@ -1,0 +1,115 @@
+/** What clients do with topics: create, configure, look at, list, delete. */
+import { ApiError } from "../contract/errors.ts";
+import { PAGE_SIZE_MAX } from "../contract/limits.ts";
+import type { TopicConfigInput, TopicDeleted, TopicList, TopicPut, TopicState } from "../contract/topics.ts";
+import type { Store } from "../store/store.ts";
+import type { Catalog } from "./catalog.ts";
+import type { Commits } from "./commit.ts";
+import { clamp } from "./config.ts";
+import { decodeCursor, encodeCursor } from "./cursor.ts";
+import { effectivePriority } from "./priority.ts";
+import { hasExpired } from "./retention.ts";
+import { behindPrefix } from "./tags.ts";
+import type { Topic } from "./topic.ts";
+
+export class Topics {
+  readonly #store: Store;
+  readonly #catalog: Catalog;
+  readonly #commits: Commits;
+  readonly #now: () => number;
+
+  constructor(store: Store, catalog: Catalog, commits: Commits, now: () => number) {
+    this.#store = store;
+    this.#catalog = catalog;
+    this.#commits = commits;
+    this.#now = now;
+  }
+
+  get count(): number {
+    return this.#catalog.topics;
+  }
+
+  /** Throws `topic_not_found`. */
+  existing(name: string): Topic {
+    const topic = this.#catalog.find(name);
+    if (topic === undefined) throw new ApiError("topic_not_found", { topic: name });
+    return topic;
+  }
+
+  /** The topic, after what has expired is gone. Throws `topic_not_found`. */
+  async fresh(name: string): Promise<Topic> {
+    const topic = this.existing(name);
+    const now = this.#now();
+    if (!hasExpired(topic, now)) return topic;
+    await this.#commits.submit({ kind: "sweep", topic: name, now });
+    return this.existing(name);
+  }
+
+  /** Notes that somebody has read the topic. */
+  consumed(topic: Topic, isRead: boolean): void {
+    const now = this.#now();
+    topic.consumedTs = now;
+    if (isRead) topic.lastReadTs = now;
+  }
+
+  /** Throws `invalid_request`, `topic_exists_incompatible`, `throttled`. */
+  async put(topic: string, config: TopicConfigInput): Promise<TopicPut> {
+    const { outcome } = await this.#commits.submit({ kind: "put_topic", topic, config, now: this.#now() });
+    return { topic, ...outcome };
+  }
+
+  /** Throws `topic_not_found`. */
+  async state(name: string, touch: boolean): Promise<TopicState> {
+    const topic = await this.fresh(name);
+    if (touch) this.consumed(topic, true);
+    const { config, epoch, log } = topic;
+    return {
+      topic: name,
+      type: config.type,
+      epoch,
+      head_seq: log.head,
+      earliest_seq: log.earliest,
+      next_seq: log.head + 1,
+      count: log.count,
+      bytes: log.bytes,
+      config,
+      effective_priority: effectivePriority(config, topic.consumedTs, this.#now()),
+      last_write_ts: log.lastTs,
+      last_read_ts: topic.lastReadTs,
+    };
+  }
+
+  /** One page of topics in byte order of their names. Throws `invalid_request` for a malformed cursor. */
+  async list(prefix: string, cursor: string, pageSize: number, touch: boolean): Promise<TopicList> {
+    const size = clamp(pageSize, 1, PAGE_SIZE_MAX);
+    const names = this.#store.topics.names(decodeCursor(cursor), prefix, behindPrefix(prefix), size + 1);
+    const page = names.slice(0, size);
+    const topics = await Promise.all(page.map((name) => this.#summary(name, touch)));
+    const list: TopicList = { topics: topics.filter((topic) => topic !== undefined) };
+    const last = page.at(-1);
+    if (names.length > size && last !== undefined) list.next_cursor = encodeCursor(last);
+    return list;
+  }
+
+  async #summary(name: string, touch: boolean): Promise<TopicList["topics"][number] | undefined> {
+    if (this.#catalog.find(name) === undefined) return undefined;
+    const topic = await this.fresh(name);
+    if (touch) this.consumed(topic, false);
+    const { config, log } = topic;
+    return {
+      topic: name,
+      head_seq: log.head,
+      earliest_seq: log.earliest,
+      count: log.count,
+      bytes: log.bytes,
+      durable: config.durable,
+      effective_priority: effectivePriority(config, topic.consumedTs, this.#now()),
+    };
+  }
+
+  /** Deleting an absent topic is no error. Throws `topic_not_empty` if `ifEmpty` and it holds live records. */
+  async delete(topic: string, ifEmpty: boolean): Promise<TopicDeleted> {
+    const { outcome } = await this.#commits.submit({ kind: "delete_topic", topic, ifEmpty, now: this.#now() });
+    return { topic, deleted: outcome.deleted, routers_removed: [] };
+  }
+}

@@ -1,0 +1,26 @@
+/** The one place that catches: every failure becomes the contract's envelope. */
+import { ApiError, type ErrorCode, type ErrorDetail } from "../contract/errors.ts";
+import { reply } from "./reply.ts";
+
+const RETRY_AFTER_SECONDS = "1";
+
+/** `unexpected` gets everything that is not an answer to the client, whole. */
+export function errorReply(
+  request: Request,
+  error: unknown,
+  unexpected: (error: unknown) => void,
+  headers: Record<string, string> = {},
+): Response {
+  if (!(error instanceof ApiError)) {
+    unexpected(error);
+    return envelope(request, new ApiError("internal", {}), headers);
+  }
+  return envelope(request, error, error.status === 429 ? { ...headers, "retry-after": RETRY_AFTER_SECONDS } : headers);
+}
+
+function envelope(request: Request, error: ApiError, headers: Record<string, string>): Response {
+  const { code, message, status } = error;
+  const detail: ErrorDetail<ErrorCode> = error.detail;
+  const told = Object.keys(detail).length > 0 ? { code, message, detail } : { code, message };
+  return reply(request, { error: told }, { status, headers });
+}

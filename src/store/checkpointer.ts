@@ -1,0 +1,21 @@
+/**
+ * The checkpoint worker: copies committed pages from the write-ahead log into the main file on a connection of
+ * its own, so that no request waits for that. Runs one PASSIVE checkpoint per message.
+ */
+import { Database } from "bun:sqlite";
+
+declare const self: Worker;
+
+/** Frames in the log, and how many of them are copied. */
+export interface Checkpointed {
+  readonly frames: number;
+  readonly copied: number;
+}
+
+let db: Database | undefined;
+
+self.onmessage = ({ data: path }: MessageEvent<string>) => {
+  db ??= new Database(path, { readwrite: true, strict: true });
+  const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [[number, number, number]];
+  self.postMessage({ frames, copied } satisfies Checkpointed);
+};

@@ -1,0 +1,81 @@
+/**
+ * Keeps the write-ahead log short. A worker copies pages while requests go on; once it has nearly caught up, the
+ * main connection finishes the small rest with RESTART, so that the log starts over at its beginning.
+ */
+import type { Database } from "bun:sqlite";
+import type { Checkpointed } from "./checkpointer.ts";
+
+const PAUSE_MS = 50;
+/** Shorter logs are left alone: starting over costs a sync. */
+const RESTART_FRAMES_MIN = 2000;
+/** So much may be left for the main connection to copy. */
+const REST_FRAMES_MAX = 400;
+/** A log this long is finished whatever is left, so that it stays bounded (256 MiB at 4 KiB a page). */
+const FRAMES_MAX = 65536;
+
+export class Checkpoints implements Disposable {
+  readonly #db: Database;
+  readonly #path: string;
+  readonly #worker: Worker;
+  #dirty = false;
+  #busy = false;
+  #timer: Timer | undefined;
+  #closed = false;
+  /** Frames in the log when it was last looked at, and how often it started over. */
+  frames = 0;
+  restarts = 0;
+
+  constructor(db: Database, path: string, script: URL, fail: (reason: Error) => void) {
+    this.#db = db;
+    this.#path = path;
+    this.#worker = new Worker(script);
+    this.#worker.unref();
+    this.#worker.onmessage = ({ data }: MessageEvent<Checkpointed>) => this.#done(data);
+    this.#worker.onerror = (event) => fail(new Error(`the checkpoint worker failed: ${event.message}`));
+    this.#worker.addEventListener("close", () => {
+      if (!this.#closed) fail(new Error("the checkpoint worker ended"));
+    });
+  }
+
+  /** To be called after every commit. */
+  committed(): void {
+    this.#dirty = true;
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#busy || this.#timer !== undefined || this.#closed) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#dirty = false;
+      this.#busy = true;
+      this.#worker.postMessage(this.#path);
+    }, PAUSE_MS);
+    this.#timer.unref();
+  }
+
+  #done({ frames, copied }: Checkpointed): void {
+    this.#busy = false;
+    if (this.#closed) return;
+    this.frames = frames;
+    const rest = frames - copied;
+    if (frames >= RESTART_FRAMES_MIN && (rest <= REST_FRAMES_MAX || frames >= FRAMES_MAX)) this.#restart();
+    if (this.#dirty) this.#schedule();
+  }
+
+  /** Fails only where it could not finish; then the next round tries again. */
+  #restart(): void {
+    try {
+      this.#db.run("PRAGMA wal_checkpoint(RESTART)");
+      this.restarts++;
+    } catch {
+      this.#dirty = true;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#worker.terminate();
+  }
+}

@@ -1,0 +1,185 @@
+/**
+ * The records of one schema: raw JSON text by (slot, seq), each with a checksum that is verified whenever the
+ * text is read. Reads see what is stored; which of it is live is for the engine to know.
+ */
+import type { Database, Statement } from "bun:sqlite";
+import type { Schema } from "./database.ts";
+
+/** Bits of a row's id that hold the seq; the slot lies above them. */
+const SEQ_BITS = 42;
+export const SEQ_MAX = 2 ** SEQ_BITS - 1;
+export const SLOT_MAX = 2 ** (63 - SEQ_BITS) - 1;
+
+/** Rows put in by one statement, largest first. Fixed sizes keep the SQL text, and so SQLite's memory, constant. */
+const INSERT_SIZES = [100, 50, 20, 10, 5, 2, 1];
+
+/** A record as stored. `tag` and `node` are JSON strings with their quotes. */
+export interface StoredRecord {
+  readonly data: string;
+  readonly tag: string | null;
+  readonly node: string | null;
+  readonly meta: string | null;
+}
+
+export interface RecordRow extends StoredRecord {
+  readonly seq: number;
+  readonly ts: number;
+  readonly bytes: number;
+}
+
+/** What a walk needs of a record that it does not deliver. */
+export interface RecordSize {
+  readonly seq: number;
+  readonly tag: string | null;
+  readonly bytes: number;
+}
+
+/** The stored bytes of a record are not the ones that were written. */
+export class DamagedRecord extends Error {
+  readonly seq: number;
+
+  constructor(seq: number) {
+    super(`record ${seq} is damaged in storage`);
+    this.seq = seq;
+  }
+}
+
+type Row = [number, number, number, string, string | null, string | null, string | null, number];
+type SizeRow = [number, string | null, number];
+
+export class Records {
+  readonly #inserts: ReadonlyMap<number, Statement>;
+  readonly #plainInserts: ReadonlyMap<number, Statement>;
+  readonly #range: Statement;
+  readonly #sizes: Statement;
+  readonly #sizesBack: Statement;
+  readonly #tagged: Statement;
+  readonly #taggedNext: Statement;
+  readonly #firstAtOrAfter: Statement;
+  readonly #lastBefore: Statement;
+  readonly #deleteOne: Statement;
+  readonly #deleteRange: Statement;
+
+  constructor(db: Database, schema: Schema) {
+    const table = `${schema}.records`;
+    const seq = `id & ${SEQ_MAX}`;
+    const after = `id > (?1 << ${SEQ_BITS}) + ?2 AND id <= (?1 << ${SEQ_BITS}) + ?3`;
+    const bytes = "octet_length(data) + ifnull(octet_length(meta), 0)";
+    const insert = (columns: string, own: number) => (size: number) => {
+      const values = Array.from({ length: size }, (_, i) => {
+        const parameters = Array.from({ length: own }, (_, p) => `?${4 + i * own + p}`);
+        return `((?1 << ${SEQ_BITS}) + ?2 + ${i}, ?3, ${parameters})`;
+      });
+      return [size, db.prepare(`INSERT INTO ${table} (id, ts, ${columns}) VALUES ${values}`)] as const;
+    };
+    this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta", 5)));
+    this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
+    this.#range = db.prepare(
+      `SELECT ${seq}, ts, checksum, data, tag, node, meta, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
+    );
+    this.#sizes = db.prepare(`SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`);
+    this.#sizesBack = db.prepare(`SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT ?4`);
+    this.#tagged = db.prepare(
+      `SELECT ${seq}, tag, ${bytes} FROM ${table}
+       WHERE id >> ${SEQ_BITS} = ?1 AND tag = ?4 AND ${after} ORDER BY id LIMIT ?5`,
+    );
+    this.#taggedNext = db.prepare(
+      `SELECT ${seq}, tag, ${bytes} FROM ${table} INDEXED BY records_by_tag
+       WHERE id >> ${SEQ_BITS} = ?1 AND tag > ?2 AND tag < ?3 ORDER BY tag, id LIMIT ?4`,
+    );
+    this.#firstAtOrAfter = db.prepare(`SELECT ${seq}, ts FROM ${table} WHERE ${after} ORDER BY id LIMIT 1`);
+    this.#lastBefore = db.prepare(`SELECT ${seq}, ts FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT 1`);
+    this.#deleteOne = db.prepare(`DELETE FROM ${table} WHERE id = (?1 << ${SEQ_BITS}) + ?2`);
+    this.#deleteRange = db.prepare(`DELETE FROM ${table} WHERE ${after}`);
+  }
+
+  /** Stores `records` under `firstSeq`, `firstSeq + 1`, … */
+  insert(slot: number, firstSeq: number, ts: number, records: readonly StoredRecord[]): void {
+    const plain = records.every((record) => record.tag === null && record.node === null && record.meta === null);
+    const statements = plain ? this.#plainInserts : this.#inserts;
+    let done = 0;
+    for (const size of INSERT_SIZES) {
+      while (records.length - done >= size) {
+        const parameters: (string | number | null)[] = [slot, firstSeq + done, ts];
+        for (let i = done; i < done + size; i++) {
+          const record = records[i]!;
+          const { data, tag, node, meta } = record;
+          const sum = checksum(slot, firstSeq + i, ts, data, tag, node, meta);
+          if (plain) parameters.push(sum, data);
+          else parameters.push(sum, data, tag, node, meta);
+        }
+        statements.get(size)!.run(...parameters);
+        done += size;
+      }
+    }
+  }
+
+  /** Records with `after < seq <= last`, oldest first, verified. Throws `DamagedRecord` for the first bad one. */
+  range(slot: number, after: number, last: number, limit: number): RecordRow[] {
+    const rows = this.#range.values(slot, after, last, limit) as Row[];
+    return rows.map(([seq, ts, sum, data, tag, node, meta, bytes]) => {
+      if (sum !== checksum(slot, seq, ts, data, tag, node, meta)) throw new DamagedRecord(seq);
+      return { seq, ts, data, tag, node, meta, bytes };
+    });
+  }
+
+  /** Sizes of records with `after < seq <= last`, oldest first. */
+  sizes(slot: number, after: number, last: number, limit: number): RecordSize[] {
+    return (this.#sizes.values(slot, after, last, limit) as SizeRow[]).map(size);
+  }
+
+  /** Sizes of records with `after < seq <= last`, newest first. */
+  sizesBack(slot: number, after: number, last: number, limit: number): RecordSize[] {
+    return (this.#sizesBack.values(slot, after, last, limit) as SizeRow[]).map(size);
+  }
+
+  /** Records of exactly `tag` with `after < seq <= last`, oldest first. */
+  tagged(slot: number, tag: string, after: number, last: number, limit: number): RecordSize[] {
+    return (this.#tagged.values(slot, after, last, tag, limit) as SizeRow[]).map(size);
+  }
+
+  /** Records of tags greater than `tag` and below `end`, by tag and then seq. */
+  taggedAfter(slot: number, tag: string, end: string, limit: number): RecordSize[] {
+    return (this.#taggedNext.values(slot, tag, end, limit) as SizeRow[]).map(size);
+  }
+
+  /** The first record with `seq >= from`, up to `last`. */
+  firstFrom(slot: number, from: number, last: number): { seq: number; ts: number } | undefined {
+    const [row] = this.#firstAtOrAfter.values(slot, from - 1, last) as [number, number][];
+    return row && { seq: row[0], ts: row[1] };
+  }
+
+  /** The last record with `after < seq <= last`. */
+  last(slot: number, after: number, last: number): { seq: number; ts: number } | undefined {
+    const [row] = this.#lastBefore.values(slot, after, last) as [number, number][];
+    return row && { seq: row[0], ts: row[1] };
+  }
+
+  delete(slot: number, seq: number): void {
+    this.#deleteOne.run(slot, seq);
+  }
+
+  /** Removes records with `after < seq <= last`. */
+  deleteRange(slot: number, after: number, last: number): void {
+    this.#deleteRange.run(slot, after, last);
+  }
+}
+
+const size = ([seq, tag, bytes]: SizeRow): RecordSize => ({ seq, tag, bytes });
+
+/** xxHash32 over everything a reader gets, seeded by the record's place so that a misplaced row is noticed too. */
+function checksum(
+  slot: number,
+  seq: number,
+  ts: number,
+  data: string,
+  tag: string | null,
+  node: string | null,
+  meta: string | null,
+): number {
+  let sum = Bun.hash.xxHash32(data, (seq + slot * 0x9e3779b1 + ts) >>> 0);
+  if (tag !== null) sum = Bun.hash.xxHash32(tag, sum ^ 1);
+  if (node !== null) sum = Bun.hash.xxHash32(node, sum ^ 2);
+  if (meta !== null) sum = Bun.hash.xxHash32(meta, sum ^ 3);
+  return sum;
+}

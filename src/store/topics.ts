@@ -1,0 +1,119 @@
+/** Names, settings and storage slots of topics; and the slots of deleted ones until they can be used again. */
+import type { Database, Statement } from "bun:sqlite";
+import { SLOT_MAX } from "./records.ts";
+
+export interface TopicRow {
+  readonly slot: number;
+  readonly epoch: number;
+  readonly name: string;
+  /** JSON. */
+  readonly config: string;
+}
+
+const columns = "slot, epoch, name, config";
+
+export class Topics {
+  readonly #get: Statement;
+  readonly #getSlot: Statement;
+  readonly #names: Statement;
+  readonly #count: Statement;
+  readonly #insert: Statement;
+  readonly #configure: Statement;
+  readonly #delete: Statement;
+  readonly #ephemeral: Statement;
+  readonly #setEpoch: Statement;
+  readonly #nextEpoch: Statement;
+  readonly #nextSlot: Statement;
+  readonly #takeFree: Statement;
+  readonly #free: Statement;
+  readonly #drop: Statement;
+  readonly #dropped: Statement;
+  readonly #undrop: Statement;
+
+  constructor(db: Database) {
+    this.#get = db.prepare(`SELECT ${columns} FROM topics WHERE name = ?`);
+    this.#getSlot = db.prepare(`SELECT ${columns} FROM topics WHERE slot = ?`);
+    this.#names = db.prepare(
+      "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
+    );
+    this.#count = db.prepare("SELECT count(*) FROM topics");
+    this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?)`);
+    this.#configure = db.prepare("UPDATE topics SET config = ?2 WHERE slot = ?1");
+    this.#delete = db.prepare("DELETE FROM topics WHERE slot = ?");
+    this.#ephemeral = db.prepare("SELECT slot FROM topics WHERE config ->> 'durability' = 'ephemeral'");
+    this.#setEpoch = db.prepare("UPDATE topics SET epoch = ?2 WHERE slot = ?1");
+    this.#nextEpoch = db.prepare("UPDATE last_given SET epoch = epoch + 1 RETURNING epoch");
+    this.#nextSlot = db.prepare("UPDATE last_given SET slot = slot + 1 RETURNING slot");
+    this.#takeFree = db.prepare(
+      "DELETE FROM free_slots WHERE slot = (SELECT slot FROM free_slots LIMIT 1) RETURNING slot",
+    );
+    this.#free = db.prepare("INSERT INTO free_slots VALUES (?)");
+    this.#drop = db.prepare("INSERT INTO dropped VALUES (?)");
+    this.#dropped = db.prepare("SELECT slot FROM dropped");
+    this.#undrop = db.prepare("DELETE FROM dropped WHERE slot = ?");
+  }
+
+  get(name: string): TopicRow | undefined {
+    return toRow(this.#get.values(name));
+  }
+
+  inSlot(slot: number): TopicRow | undefined {
+    return toRow(this.#getSlot.values(slot));
+  }
+
+  /** Names greater than `after` with `from <= name < to`, in byte order. */
+  names(after: string, from: string, to: string, limit: number): string[] {
+    return (this.#names.values(after, from, to, limit) as [string][]).map(([name]) => name);
+  }
+
+  count(): number {
+    const [[count]] = this.#count.values() as [[number]];
+    return count;
+  }
+
+  /** Adds a topic under a new epoch. */
+  insert(name: string, config: string): TopicRow {
+    const epoch = one(this.#nextEpoch.values());
+    const slot = one(this.#takeFree.values(), this.#nextSlot);
+    if (slot > SLOT_MAX) throw new Error(`all ${SLOT_MAX} storage slots for topics are in use`);
+    this.#insert.run(slot, epoch, name, config);
+    return { slot, epoch, name, config };
+  }
+
+  configure(slot: number, config: string): void {
+    this.#configure.run(slot, config);
+  }
+
+  /** Gives every `ephemeral` topic a new epoch: after a crash their seqs may start over. */
+  renewEphemeral(): void {
+    for (const [slot] of this.#ephemeral.values() as [number][]) {
+      this.#setEpoch.run(slot, one(this.#nextEpoch.values()));
+    }
+  }
+
+  /** Takes the name away and keeps the slot until its rows are removed. */
+  drop(slot: number): void {
+    this.#delete.run(slot);
+    this.#drop.run(slot);
+  }
+
+  dropped(): number[] {
+    return (this.#dropped.values() as [number][]).map(([slot]) => slot);
+  }
+
+  /** The rows of a dropped slot are gone: it may be used again. */
+  free(slot: number): void {
+    this.#undrop.run(slot);
+    this.#free.run(slot);
+  }
+}
+
+function toRow(rows: unknown[]): TopicRow | undefined {
+  const [row] = rows as [number, number, string, string][];
+  return row && { slot: row[0], epoch: row[1], name: row[2], config: row[3] };
+}
+
+function one(rows: unknown[], otherwise?: Statement): number {
+  const [row] = rows as [number][];
+  return row ? row[0] : one(otherwise!.values());
+}

@@ -1,0 +1,106 @@
+/**
+ * The benchmark: `bun run bench`. Measures the built executable against Redis Streams and a bare server,
+ * how its cost grows with the store, and what large operations do to other clients.
+ *
+ * The report goes to standard output, as tables or with `--json` as one document; progress goes to
+ * standard error. The load generators share the machine with the servers, so their CPU time is shown
+ * beside it: near 100 % means that a row says more about the generator than about the server.
+ */
+import { tmpdir } from "node:os";
+import { parseArgs } from "node:util";
+import { measureGrowth } from "./growth.ts";
+import type { Bench } from "./loads.ts";
+import { describeMachine } from "./machine.ts";
+import { endEverything, endWithSignals } from "./process.ts";
+import { describe, type Report } from "./report.ts";
+import { findBinary, withServer } from "./server.ts";
+import { measureThroughput, ratios } from "./throughput.ts";
+import { findTools } from "./tools.ts";
+import { measureWork } from "./work.ts";
+
+const usage = `bun run bench [options]
+
+  --quick          1 s a row, small stores
+  --json           print the report as JSON
+  --only <part>    throughput, growth or work; may be repeated (default: all)
+  --seconds <n>    seconds a row (default 5)
+  --times <n>      runs of a row, of which the median is taken (default 3)
+  --binary <path>  the executable to measure (default dist/topics, built if absent)
+  --dir <path>     where to put the stores (default: the system's temporary directory)
+`;
+
+const parts = ["throughput", "growth", "work"] as const;
+type Part = (typeof parts)[number];
+
+const options = {
+  quick: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+  only: { type: "string", multiple: true, default: [...parts] as string[] },
+  seconds: { type: "string" },
+  times: { type: "string", default: "3" },
+  binary: { type: "string" },
+  dir: { type: "string", default: tmpdir() },
+  help: { type: "boolean", default: false },
+} as const;
+
+const flags = readFlags();
+endWithSignals();
+try {
+  const report = await measureAll();
+  process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : describe(report));
+  if (report.work.some(({ inexact }) => inexact.length > 0)) process.exitCode = 1;
+} finally {
+  await endEverything();
+}
+
+async function measureAll(): Promise<Report> {
+  const say = (line: string) => void process.stderr.write(`${line}\n`);
+  const tools = await findTools(say);
+  for (const line of tools.omitted) say(line);
+  const { seconds, times, quick, wanted, directory } = flags;
+  const binary = tools.wrk ? await findBinary(flags.binary) : "";
+  const bench: Bench = { binary, directory, seconds, times, quick, say };
+  const versionOf = () => withServer(binary, directory, async (server) => server.version);
+  const server = tools.wrk ? { binary, version: await versionOf() } : undefined;
+  const throughput = wanted("throughput") ? await measureThroughput(bench, tools) : [];
+  return {
+    machine: await describeMachine(directory),
+    settings: { seconds, times, quick },
+    server,
+    throughput,
+    ratios: ratios(throughput),
+    growth: tools.wrk && wanted("growth") ? await measureGrowth(bench) : [],
+    work: tools.wrk && wanted("work") ? await measureWork(bench) : [],
+    omitted: tools.omitted,
+  };
+}
+
+function readFlags() {
+  try {
+    const { values } = parseArgs({ options });
+    if (values.help) {
+      process.stdout.write(usage);
+      process.exit(0);
+    }
+    const unknown = values.only.filter((part) => !parts.includes(part as Part));
+    if (unknown.length > 0) throw new Error(`--only knows ${parts.join(", ")}, not ${unknown.join(", ")}`);
+    return {
+      quick: values.quick,
+      json: values.json,
+      seconds: positive("--seconds", values.seconds ?? (values.quick ? "1" : "5")),
+      times: positive("--times", values.times),
+      binary: values.binary,
+      directory: values.dir,
+      wanted: (part: Part) => values.only.includes(part),
+    };
+  } catch (error) {
+    process.stderr.write(`${(error as Error).message}\n\n${usage}`);
+    process.exit(2);
+  }
+}
+
+function positive(name: string, text: string): number {
+  const number = Number(text);
+  if (Number.isInteger(number) && number > 0) return number;
+  throw new Error(`${name} must be a positive whole number, not ${text}`);
+}

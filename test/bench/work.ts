@@ -1,0 +1,243 @@
+/**
+ * The third table: one call that removes very many records, and what other clients notice of it. The
+ * others are paced, not at full speed: their latencies show the stalls that the call causes.
+ */
+import { CLICK_BYTES, call, fill, type Reply } from "./client.ts";
+import { percentile } from "./figures.ts";
+import type { Bench } from "./loads.ts";
+import { cpuSeconds } from "./process.ts";
+import { type Server, withServer } from "./server.ts";
+import { appendLoad, diffLoad, pace, type Sample } from "./wrk.ts";
+
+const TOPIC = "events";
+const APPEND_CONNECTIONS = 4;
+const DIFF_CONNECTIONS = 2;
+/** 1000 appends and 500 reads per second in all: enough to see a stall, not enough to be one. */
+const INTERVAL_MS = 4;
+const TAIL_RECORDS = 10;
+/** One record in so many has another tag and stays. */
+const KEPT_STEP = 1001;
+const CAP_RECORDS = 10;
+const RAMP_MS = 500;
+/** A server is at rest when it uses less than this share of a core. */
+const REST_SHARE = 0.02;
+const REST_DEADLINE_MS = 20_000;
+
+export interface Latencies {
+  readonly requests: number;
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+export interface Seen {
+  readonly before: Latencies;
+  /** Requests on the way while the call was. */
+  readonly during: Latencies;
+  /** Requests sent after its answer: a server may have put work off. */
+  readonly after: Latencies;
+}
+
+export interface Operation {
+  readonly name: string;
+  readonly callMs: number;
+  /** What was not as it has to be; empty if all was exact. */
+  readonly inexact: string[];
+  readonly appends: Seen;
+  readonly diffs: Seen;
+}
+
+interface Plan {
+  readonly name: string;
+  readonly stored: number;
+  tagOf?(seq: number): string | undefined;
+  act(url: string): Promise<Reply>;
+  /** Compares the answer and what can be read after it with what has to be. */
+  check(url: string, reply: Reply): Promise<string[]>;
+}
+
+export async function measureWork(bench: Bench): Promise<Operation[]> {
+  const removed = bench.quick ? 100_000 : 1_000_000;
+  const operations: Operation[] = [];
+  for (const plan of plans(removed)) {
+    bench.say(`work: ${plan.name}`);
+    operations.push(
+      await withServer(bench.binary, bench.directory, (server) => carryOut(bench, server, plan)),
+    );
+  }
+  return operations;
+}
+
+function plans(removed: number): Plan[] {
+  const path = `/v0/topics/${TOPIC}`;
+  const count = removed.toLocaleString("en");
+  const kept = removed / (KEPT_STEP - 1);
+  const stored = removed + kept;
+  const firstLeft = removed - CAP_RECORDS + 1;
+  const cappedBytes = CAP_RECORDS * CLICK_BYTES;
+  const answer = { deleted: removed, head_seq: stored, count: kept, bytes: kept * CLICK_BYTES };
+  return [
+    {
+      name: `delete ${count} by tag`,
+      stored,
+      tagOf: (seq) => (seq % KEPT_STEP === 0 ? "kept" : `old:${seq % 50}`),
+      act: (url) => call(url, "POST", `${path}/delete`, { match: ["tag", "Glob", "old:*"] }),
+      check: async (url, reply) => [
+        ...differences(reply, 200, { ...answer, earliest_seq: KEPT_STEP }),
+        ...(await differentSeqs(
+          url,
+          range(kept, (i) => (i + 1) * KEPT_STEP),
+        )),
+      ],
+    },
+    {
+      name: `delete ${count} by before_seq`,
+      stored,
+      act: (url) => call(url, "POST", `${path}/delete`, { before_seq: removed + 1 }),
+      check: async (url, reply) => [
+        ...differences(reply, 200, { ...answer, earliest_seq: removed + 1 }),
+        ...(await differentSeqs(
+          url,
+          range(kept, (i) => removed + 1 + i),
+        )),
+      ],
+    },
+    {
+      name: `expire ${count} by ttl_ms`,
+      stored: removed,
+      act: (url) => call(url, "PUT", path, { ttl_ms: 1 }),
+      check: async (url, reply) => [
+        ...differences(reply, 200, { created: false }),
+        ...(await differentState(url, { head_seq: removed, earliest_seq: removed + 1, count: 0, bytes: 0 })),
+        ...(await differentTombstone(url, "ttl", removed)),
+        ...(await differentSeqs(url, [])),
+      ],
+    },
+    {
+      name: `delete a topic of ${count}`,
+      stored: removed,
+      act: (url) => call(url, "DELETE", path),
+      check: async (url, reply) => [
+        ...differences(reply, 200, { deleted: true }),
+        ...differences(await call(url, "GET", path), 404, {}),
+        ...differences(await call(url, "POST", path, { records: [{ data: 1 }] }), 201, {
+          first_seq: 1,
+          created: true,
+        }),
+        ...(await differentState(url, { head_seq: 1, earliest_seq: 1, count: 1, bytes: 1 })),
+      ],
+    },
+    {
+      name: `cap_records to ${CAP_RECORDS} of ${count}`,
+      stored: removed,
+      act: (url) => call(url, "PUT", path, { cap_records: CAP_RECORDS }),
+      check: async (url, reply) => [
+        ...differences(reply, 200, { created: false }),
+        ...(await differentState(url, {
+          head_seq: removed,
+          earliest_seq: firstLeft,
+          count: CAP_RECORDS,
+          bytes: cappedBytes,
+        })),
+        ...(await differentTombstone(url, "cap", firstLeft - 1)),
+        ...(await differentSeqs(
+          url,
+          range(CAP_RECORDS, (i) => firstLeft + i),
+        )),
+      ],
+    },
+  ];
+}
+
+async function carryOut(bench: Bench, server: Server, plan: Plan): Promise<Operation> {
+  const { url } = server;
+  const windowMs = bench.quick ? 1000 : 3000;
+  await fill(url, TOPIC, plan.stored, plan.tagOf?.bind(plan));
+  await fill(url, "small", TAIL_RECORDS * 100);
+  await atRest(server.pid);
+  const appends = pace(appendLoad(url, "other", 1), APPEND_CONNECTIONS, INTERVAL_MS);
+  const diffs = pace(
+    diffLoad(url, "small", "tail", TAIL_RECORDS * 100, TAIL_RECORDS),
+    DIFF_CONNECTIONS,
+    INTERVAL_MS,
+  );
+  await Bun.sleep(RAMP_MS);
+  const rampedAt = Date.now();
+  await Bun.sleep(windowMs);
+  const startedAt = Date.now();
+  const startedMs = performance.now();
+  const reply = await plan.act(url);
+  const callMs = performance.now() - startedMs;
+  const answeredAt = Date.now();
+  const inexact = await plan.check(url, reply);
+  await Bun.sleep(windowMs);
+  const [appendSamples, diffSamples] = await Promise.all([appends.stop(), diffs.stop()]);
+  const seen = (samples: Sample[]) => divide(samples, rampedAt, startedAt, answeredAt);
+  return { name: plan.name, callMs, inexact, appends: seen(appendSamples), diffs: seen(diffSamples) };
+}
+
+function divide(samples: Sample[], rampedAt: number, startedAt: number, answeredAt: number): Seen {
+  const end = (sample: Sample) => sample.at + sample.latencyMs;
+  return {
+    before: latencies(samples.filter((sample) => sample.at >= rampedAt && end(sample) < startedAt)),
+    during: latencies(samples.filter((sample) => sample.at <= answeredAt && end(sample) >= startedAt)),
+    after: latencies(samples.filter((sample) => sample.at > answeredAt)),
+  };
+}
+
+function latencies(samples: Sample[]): Latencies {
+  const all = samples.map((sample) => sample.latencyMs);
+  const [p50Ms, p99Ms, maxMs] = [percentile(all, 0.5), percentile(all, 0.99), percentile(all, 1)];
+  return { requests: all.length, p50Ms, p99Ms, maxMs };
+}
+
+/** Waits until the server has nothing left to do from the filling. */
+async function atRest(pid: number): Promise<void> {
+  const deadline = Date.now() + REST_DEADLINE_MS;
+  while (Date.now() < deadline) {
+    const before = await cpuSeconds(pid);
+    await Bun.sleep(1000);
+    if ((await cpuSeconds(pid)) - before <= REST_SHARE) return;
+  }
+  throw new Error(`The server is still busy ${REST_DEADLINE_MS} ms after the last request`);
+}
+
+/** In words, where an answer is not what was expected. */
+function differences(reply: Reply, status: number, members: Record<string, unknown>): string[] {
+  if (reply.status !== status)
+    return [`status ${reply.status}, not ${status}: ${JSON.stringify(reply.body)}`];
+  return Object.entries(members)
+    .filter(([name, value]) => reply.body[name] !== value)
+    .map(([name, value]) => `${name} ${reply.body[name]}, not ${value}`);
+}
+
+async function differentState(url: string, expected: Record<string, number>): Promise<string[]> {
+  return differences(await call(url, "GET", `/v0/topics/${TOPIC}`), 200, expected);
+}
+
+async function differentTombstone(url: string, reason: string, gapTo: number): Promise<string[]> {
+  const { body, status } = await call(url, "POST", `/v0/topics/${TOPIC}/diff`, { limit: 1 });
+  const expected = { reason, gap_from: 1, gap_to: gapTo, missed_estimate: gapTo, earliest_seq: gapTo + 1 };
+  return differences({ status, body: body.tombstone ?? {} }, 200, expected).map(
+    (text) => `tombstone: ${text}`,
+  );
+}
+
+/** Reads the topic from the start to the head and compares the seqs. */
+async function differentSeqs(url: string, expected: number[]): Promise<string[]> {
+  const seqs: number[] = [];
+  for (let from = 0, done = false; !done; ) {
+    const { body } = await call(url, "POST", `/v0/topics/${TOPIC}/diff`, { from_seq: from, limit: 1000 });
+    for (const record of body.records) seqs.push(record.$seq);
+    from = body.next_from_seq;
+    done = body.caught_up;
+  }
+  if (Bun.deepEquals(seqs, expected)) return [];
+  const wrong = seqs.findIndex((seq, i) => seq !== expected[i]);
+  return [
+    `${seqs.length} records are readable, ${expected.length} should be; the first wrong one is ${seqs[wrong]}`,
+  ];
+}
+
+const range = (length: number, seqOf: (i: number) => number): number[] =>
+  Array.from({ length }, (_, i) => seqOf(i));

@@ -1,0 +1,287 @@
+/**
+ * A full disk: what is refused, what goes on, and that nothing acknowledged is lost by it.
+ *
+ * The data directory lies on a small file system of its own, which takes the right to mount one.
+ */
+import { afterAll, describe, expect, test } from "bun:test";
+import { closeSync, openSync, rmSync, writeSync } from "node:fs";
+import { join } from "node:path";
+import type { Reply } from "../support/server.ts";
+import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
+import { absentTopic, column, type Topic } from "../support/topics.ts";
+
+interface Disk extends AsyncDisposable {
+  /** A data directory on the disk, not made yet. */
+  readonly data: string;
+  /** Takes all space that is left. */
+  fill(): void;
+  /** Gives back what `fill` took. */
+  free(): void;
+}
+
+const mount = (path: string, mib: number) =>
+  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${mib}m`, "tmpfs", path]);
+
+const unmount = (path: string) => {
+  const { exitCode, stderr } = Bun.spawnSync(["umount", path]);
+  if (exitCode !== 0) throw new Error(`Cannot unmount ${path}: ${stderr}`);
+};
+
+async function smallDisk(): Promise<Disk> {
+  const dir = await temporaryDirectory();
+  const { exitCode, stderr } = mount(dir.path, 48);
+  if (exitCode !== 0) throw new Error(`Cannot mount: ${stderr}`);
+  const ballast = join(dir.path, "ballast");
+  return {
+    data: join(dir.path, "data"),
+    fill: () => {
+      const file = openSync(ballast, "a");
+      for (const size of [1 << 20, 1 << 12, 1]) writeUntilFull(file, Buffer.alloc(size, 1));
+      closeSync(file);
+    },
+    free: () => rmSync(ballast),
+    [Symbol.asyncDispose]: async () => {
+      unmount(dir.path);
+      await dir[Symbol.asyncDispose]();
+    },
+  };
+}
+
+function writeUntilFull(file: number, chunk: Buffer) {
+  try {
+    while (writeSync(file, chunk) > 0);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
+  }
+}
+
+/** Why these tests cannot run here; undefined if they can. */
+async function obstacle(): Promise<string | undefined> {
+  await using dir = await temporaryDirectory();
+  if (Bun.which("mount") === null) return "there is no mount command";
+  const { exitCode, stderr } = mount(dir.path, 1);
+  if (exitCode !== 0) return `mounting a tmpfs is not permitted: ${stderr.toString().trim()}`;
+  unmount(dir.path);
+  return undefined;
+}
+
+const skipped = await obstacle();
+afterAll(() => {
+  if (skipped !== undefined) console.warn(`skipped the tests on a full disk: ${skipped}`);
+});
+
+const stored = ["fsync", "disk", "memory"];
+const internal = { status: 500, body: { error: { code: "internal" } } };
+
+/** Repeats the attempt, with no space left before each one, until it is refused. */
+async function untilRefused(disk: Disk, attempt: (n: number) => Promise<Reply>): Promise<Reply> {
+  for (let n = 0; n < 1000; n++) {
+    disk.fill();
+    const reply = await attempt(n);
+    if (reply.status >= 300) return reply;
+  }
+  throw new Error("1000 requests succeeded on a full disk");
+}
+
+/** Writes one record; it joins `acked` only when its write was acknowledged. */
+async function write(topic: Topic, acked: unknown[], data: unknown): Promise<Reply> {
+  const reply = await topic.write({ records: [{ data }] });
+  if (reply.status < 300) acked.push(data);
+  return reply;
+}
+
+const large = (name: string, n: number) => `${name} ${n} ${"x".repeat(100_000)}`;
+
+/** One topic per class; then the disk fills up until each stored class has refused a large and a small write. */
+async function fillDisk(disk: Disk, server: SpawnedServer) {
+  const acked = new Map<string, unknown[]>();
+  for (const durability of [...stored, "ephemeral"]) {
+    const topic = absentTopic(server, durability);
+    await topic.put({ durability });
+    acked.set(durability, []);
+    for (let n = 0; n < 5; n++) await write(topic, acked.get(durability)!, `${durability} before ${n}`);
+  }
+  const refusals: Reply[] = [];
+  for (const name of stored) {
+    const topic = absentTopic(server, name);
+    const attempt = (data: (n: number) => unknown) => (n: number) => write(topic, acked.get(name)!, data(n));
+    refusals.push(
+      await untilRefused(
+        disk,
+        attempt((n) => large(name, n)),
+      ),
+    );
+    refusals.push(
+      await untilRefused(
+        disk,
+        attempt((n) => `small ${n}`),
+      ),
+    );
+  }
+  return { acked, refusals };
+}
+
+/** Everything that was acknowledged on a topic and nothing else, with dense seqs. */
+async function holds(server: SpawnedServer, name: string, acked: unknown[]) {
+  const topic = absentTopic(server, name);
+  const found: unknown[] = [];
+  for (let from = 0; ; ) {
+    const page = await topic.diff({ from_seq: from, limit: 1000 });
+    expect(page).toMatchObject({ status: 200, body: { tombstone: null, head_seq: acked.length } });
+    found.push(...column(page, "data"));
+    from = page.body.next_from_seq;
+    if (page.body.caught_up) break;
+  }
+  expect(Bun.deepEquals(found, acked)).toBe(true);
+  expect((await topic.state()).body).toMatchObject({ count: acked.length, head_seq: acked.length });
+}
+
+describe.skipIf(skipped !== undefined)("a full disk", () => {
+  test("06.35 06.36 refuses writes with 500 and serves everything else", async () => {
+    await using disk = await smallDisk();
+    await using server = await spawnServer({ dir: disk.data });
+    const { acked, refusals } = await fillDisk(disk, server);
+    for (const refusal of refusals) {
+      expect(refusal).toMatchObject(internal);
+      expect(refusal.body.error.detail).toBeUndefined();
+    }
+    for (const name of stored) await holds(server, name, acked.get(name)!);
+    expect(
+      (await write(absentTopic(server, "ephemeral"), acked.get("ephemeral")!, "while full")).status,
+    ).toBe(200);
+    await holds(server, "ephemeral", acked.get("ephemeral")!);
+    for (const path of ["/v0/health", "/v0/ready", "/v0/topics"]) {
+      expect((await server.send("GET", path)).status).toBe(200);
+    }
+  });
+
+  test("06.36 does not show a refused record to a waiting reader", async () => {
+    await using disk = await smallDisk();
+    await using server = await spawnServer({ dir: disk.data });
+    const { acked } = await fillDisk(disk, server);
+    const topic = absentTopic(server, "disk");
+    const head = acked.get("disk")!.length;
+    const waiting = topic.diff({ from_seq: head, wait_ms: 400 });
+    disk.fill();
+    expect(await topic.append("refused").catch((error: Error) => error.message)).toContain(
+      "refused with 500",
+    );
+    expect((await waiting).body).toMatchObject({ records: [], next_from_seq: head, caught_up: true });
+  });
+
+  test("06.37 06.38 06 row 3: given space again, writes go on and all acked ones survive a kill", async () => {
+    await using disk = await smallDisk();
+    await using first = await spawnServer({ dir: disk.data });
+    const { acked } = await fillDisk(disk, first);
+    disk.free();
+    for (const [name, data] of acked) {
+      const reply = await write(absentTopic(first, name), data, `${name} after`);
+      expect(reply).toMatchObject({ status: 200, body: { first_seq: data.length } });
+    }
+
+    await first.stop("SIGKILL");
+    await using second = await spawnServer({ dir: disk.data });
+    for (const name of stored) {
+      const data = acked.get(name)!;
+      await holds(second, name, data);
+      expect((await absentTopic(second, name).append("later")).body.first_seq).toBe(data.length + 1);
+    }
+  });
+
+  test("06.38 killed and started while the disk is full, it loses nothing", async () => {
+    await using disk = await smallDisk();
+    await using first = await spawnServer({ dir: disk.data });
+    const { acked } = await fillDisk(disk, first);
+    await first.stop("SIGKILL");
+    disk.fill();
+    // It may refuse to start or serve what it has, but not harm it.
+    const started = await spawnServer({ dir: disk.data }).catch((error: Error) => error);
+    if (started instanceof Error) expect(started.message).toMatch(/exited with [1-9]/);
+    else await started.stop("SIGKILL");
+
+    disk.free();
+    await using last = await spawnServer({ dir: disk.data });
+    for (const name of stored) {
+      await holds(last, name, acked.get(name)!);
+      expect((await absentTopic(last, name).write({ records: [{ data: 1 }] })).status).toBe(200);
+    }
+  });
+
+  test("06.39 a refused change of topics changes nothing, now and after a kill", async () => {
+    await using disk = await smallDisk();
+    await using first = await spawnServer({ dir: disk.data });
+    const topic = absentTopic(first, "t");
+    await topic.put();
+    const acked: unknown[] = [];
+    // Between the attempts the log of changes fills up, so that in the end not even a small one fits.
+    const squeezed = (attempt: (n: number) => Promise<Reply>) =>
+      untilRefused(disk, async (n) => {
+        await write(topic, acked, large("t", n));
+        return attempt(n);
+      });
+
+    let { config } = (await topic.state()).body;
+    const put = await squeezed(async (n) => {
+      const reply = await topic.put({ priority: n });
+      if (reply.status === 200) config = reply.body.config;
+      return reply;
+    });
+    let created = "";
+    const create = await squeezed((n) => {
+      created = `new-${n}`;
+      return absentTopic(first, created).put();
+    });
+    const implicit = await squeezed((n) =>
+      absentTopic(first, `implicit-${n}`).write({ records: [{ data: n }] }),
+    );
+    expect([put, create, implicit]).toMatchObject([internal, internal, internal]);
+
+    const names = async (server: SpawnedServer) =>
+      (await server.send("GET", "/v0/topics?page_size=1000")).body.topics.map(
+        ({ topic: name }: { topic: string }) => name,
+      );
+    const listed = await names(first);
+    expect(listed).not.toContain(created);
+    expect((await absentTopic(first, created).state()).status).toBe(404);
+    expect((await topic.state()).body.config).toEqual(config);
+
+    await first.stop("SIGKILL");
+    disk.free();
+    await using second = await spawnServer({ dir: disk.data });
+    expect(await names(second)).toEqual(listed);
+    expect((await absentTopic(second, "t").state()).body.config).toEqual(config);
+    await holds(second, "t", acked);
+  });
+
+  test("06.39 a refused delete leaves the topic as it was", async () => {
+    await using disk = await smallDisk();
+    await using first = await spawnServer({ dir: disk.data });
+    const { acked } = await fillDisk(disk, first);
+    // The disk may still take small changes: each of these is either done or has changed nothing.
+    const erased = await absentTopic(first, "fsync").erase({ before_seq: 3 });
+    const dropped = await absentTopic(first, "disk").drop();
+    const state = async (server: SpawnedServer) => ({
+      earliest: (await absentTopic(server, "fsync").state()).body.earliest_seq,
+      status: (await absentTopic(server, "disk").state()).status,
+    });
+    for (const reply of [erased, dropped]) if (reply.status !== 200) expect(reply).toMatchObject(internal);
+    const expected = { earliest: erased.status === 200 ? 3 : 1, status: dropped.status === 200 ? 404 : 200 };
+    expect(await state(first)).toEqual(expected);
+
+    await first.stop("SIGKILL");
+    disk.free();
+    await using second = await spawnServer({ dir: disk.data });
+    expect(await state(second)).toEqual(expected);
+    if (dropped.status !== 200) await holds(second, "disk", acked.get("disk")!);
+  });
+
+  test("06.31 is no place to start", async () => {
+    await using disk = await smallDisk();
+    disk.fill();
+    const started = spawnServer({ dir: disk.data }).then((server) => server.stop("SIGKILL"));
+    await expect(started).rejects.toThrow(/exited with 1 before it listened:\n\s*\S/);
+    disk.free();
+    await using server = await spawnServer({ dir: disk.data });
+    expect((await server.send("GET", "/v0/ready")).body.topics).toBe(0);
+  });
+});
