@@ -21,6 +21,13 @@ const OPEN_OBJECT = 0x7b;
 const CLOSE_OBJECT = 0x7d;
 const LOWER_U = 0x75;
 
+/** A flat object without white space or escapes, the usual payload: the regular expression engine is quicker at it. */
+const flatObject = (() => {
+  const string = '"[^"\\\\\\x00-\\x1f]*"';
+  const member = `${string}:(?:${string}|-?(?:0|[1-9][0-9]{0,15})|true|false|null)`;
+  return new RegExp(`\\{${member}(?:,${member})*\\}`, "y");
+})();
+
 const U64_MAX = 18446744073709551615n;
 
 /** The text is not what the contract asks for. `path` grows outwards as the decoders unwind. */
@@ -165,6 +172,7 @@ export class JsonReader {
         this.#skipString();
         return;
       case OPEN_OBJECT:
+        if (this.#skipFlat()) return;
         if (!this.openObject()) return;
         do {
           if (this.text.charCodeAt(this.#pos) !== QUOTE) this.#expected("a field name");
@@ -190,6 +198,14 @@ export class JsonReader {
       default:
         this.#skipNumber();
     }
+  }
+
+  #skipFlat(): boolean {
+    if (this.#depth >= JSON_DEPTH_MAX) return false;
+    flatObject.lastIndex = this.#pos;
+    if (!flatObject.test(this.text)) return false;
+    this.#pos = flatObject.lastIndex;
+    return true;
   }
 
   #open(open: number, close: number, what: string): boolean {

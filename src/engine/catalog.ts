@@ -2,10 +2,10 @@
  * The topics that exist. Each is loaded from the store when first named, so that start-up and memory do not grow
  * with topics nobody uses.
  */
+import { ApiError } from "../contract/errors.ts";
 import type { TopicConfig } from "../contract/topics.ts";
-import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import { BLOCK_SEQS } from "../store/blocks.ts";
 import { emptyLog, type LogState } from "../store/logs.ts";
-import { DamagedRecord } from "../store/records.ts";
 import type { Shelf, Store } from "../store/store.ts";
 import type { TopicRow } from "../store/topics.ts";
 import { Topic } from "./topic.ts";
@@ -75,12 +75,10 @@ export const emptied = (log: LogState): LogState => ({
   lastTs: log.lastTs,
 });
 
-/** The newest block must hold the records it counts; otherwise rows were lost behind the server's back. */
-function verifyHead({ shelf, slot, log }: Topic): void {
-  const block = shelf.blocks.lastUpTo(slot, blockOf(log.head));
-  if (block === undefined) return;
-  const [counted] = shelf.blocks.from(slot, block, 1);
-  const before = Math.max(block * BLOCK_SEQS, log.earliest) - 1;
+/** The newest records must be there as they are counted; otherwise rows were lost behind the server's back. */
+function verifyHead({ name, shelf, slot, log }: Topic): void {
+  if (log.tailCount === 0) return;
+  const before = Math.max(log.tailBlock * BLOCK_SEQS, log.earliest) - 1;
   const stored = shelf.records.sizes(slot, before, log.head, BLOCK_SEQS).length;
-  if (stored < counted!.count) throw new DamagedRecord(log.head);
+  if (stored < log.tailCount) throw new ApiError("internal", { topic: name, seq: log.head });
 }

@@ -109,7 +109,6 @@ export class Group {
   save(): void {
     for (const topic of this.#touched.keys()) {
       if (topic.deleted) continue;
-      topic.settle();
       topic.shelf.logs.put(topic.slot, topic.log);
     }
   }
@@ -127,7 +126,6 @@ export class Group {
     }
     for (const topic of this.#created) if (!this.#deleted.has(topic)) this.catalog.remove(topic);
     for (const [topic, before] of this.#touched) {
-      topic.forgetUnsettled();
       Object.assign(topic, before);
     }
   }

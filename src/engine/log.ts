@@ -179,11 +179,9 @@ async function count(topic: Topic, range: TagRange, upTo: number): Promise<Count
 
 function newRecords(inputs: readonly RecordInput[], batchNode: string | null): NewRecord[] {
   return inputs.map((input, i) => {
-    const at = `records[${i}]`;
-    const tag = input.tag === undefined || input.tag === null ? null : bounded(input.tag, TAG_BYTES_MAX, at, "tag");
-    const own = input.node ?? batchNode;
-    const node = own === null ? null : bounded(own, NODE_BYTES_MAX, at, "node");
-    const meta = input.meta === undefined || input.meta === "null" ? null : checkedMeta(input.meta, at);
+    const tag = bounded(input.tag ?? null, TAG_BYTES_MAX, i, "tag");
+    const node = bounded(input.node ?? batchNode, NODE_BYTES_MAX, i, "node");
+    const meta = checkedMeta(input.meta ?? "null", i);
     const { data } = input;
     const bytes = Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
     if (bytes > RECORD_BYTES_MAX) throw new ApiError("record_too_large", {});
@@ -192,24 +190,26 @@ function newRecords(inputs: readonly RecordInput[], batchNode: string | null): N
 }
 
 /** The JSON text of a string that is short enough. */
-function bounded(value: string, bytesMax: number, at: string, field: string): string {
-  if (Buffer.byteLength(value) > bytesMax) throw invalid(`${at}.${field}: longer than ${bytesMax} bytes`);
+function bounded(value: string | null, bytesMax: number, record: number, field: string): string | null {
+  if (value === null) return null;
+  if (Buffer.byteLength(value) > bytesMax) throw invalid(`records[${record}].${field}: longer than ${bytesMax} bytes`);
   return JSON.stringify(value);
 }
 
-function checkedMeta(meta: string, at: string): string {
-  if (Buffer.byteLength(meta) > META_BYTES_MAX) throw invalid(`${at}.meta: longer than ${META_BYTES_MAX} bytes`);
-  // The shortest object with one key too many is `{"":0,...}` with 65 members.
-  const mayBeLarge = meta.startsWith("{") && meta.length > 4 * META_KEYS_MAX;
-  if (mayBeLarge && Object.keys(JSON.parse(meta)).length > META_KEYS_MAX) {
-    throw invalid(`${at}.meta: more than ${META_KEYS_MAX} keys`);
+function checkedMeta(meta: string, record: number): string | null {
+  if (meta === "null") return null;
+  if (Buffer.byteLength(meta) > META_BYTES_MAX) {
+    throw invalid(`records[${record}].meta: longer than ${META_BYTES_MAX} bytes`);
   }
+  // Only a text of some length can hold too many keys.
+  const keys = meta.startsWith("{") && meta.length > 4 * META_KEYS_MAX ? Object.keys(JSON.parse(meta)).length : 0;
+  if (keys > META_KEYS_MAX) throw invalid(`records[${record}].meta: more than ${META_KEYS_MAX} keys`);
   return meta;
 }
 
 function windowOf(request: Diff, topic: Topic): Window {
   const { node } = request;
-  const nodes = typeof node === "string" ? [node] : topic.config.dedupe_node ? (node ?? []) : [];
+  const nodes = typeof node === "string" ? [node] : (node ?? []);
   return {
     fromSeq: request.from_seq ?? 0,
     limit: Math.min(request.limit || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),

@@ -25,11 +25,6 @@ export class Topic {
   /** Clocks of readers, ms since the Unix epoch. Not kept over a restart. */
   lastReadTs: number | null = null;
   consumedTs: number | null = null;
-  /** Appended records of one block that are not yet in its stored sums. */
-  #block = 0;
-  #count = 0;
-  #bytes = 0;
-
   constructor(
     row: { name: string; epoch: number; slot: number },
     config: TopicConfig,
@@ -58,21 +53,21 @@ export class Topic {
 
   /** Counts one appended record in its block. */
   countRecord(seq: number, bytes: number): void {
+    const { log } = this;
     const block = blockOf(seq);
-    if (block !== this.#block) this.settle();
-    this.#block = block;
-    this.#count++;
-    this.#bytes += bytes;
+    if (block !== log.tailBlock) {
+      this.settle();
+      log.tailBlock = block;
+    }
+    log.tailCount++;
+    log.tailBytes += bytes;
   }
 
-  /** Writes down the sums of `countRecord`; needed before blocks are read, and before a commit. */
+  /** Moves the tail's sums to the blocks table. Needed before that is read. */
   settle(): void {
-    if (this.#count > 0) this.shelf.blocks.add(this.slot, this.#block, this.#count, this.#bytes);
-    this.forgetUnsettled();
-  }
-
-  forgetUnsettled(): void {
-    this.#count = 0;
-    this.#bytes = 0;
+    const { log } = this;
+    if (log.tailCount > 0) this.shelf.blocks.add(this.slot, log.tailBlock, log.tailCount, log.tailBytes);
+    log.tailCount = 0;
+    log.tailBytes = 0;
   }
 }

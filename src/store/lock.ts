@@ -20,7 +20,8 @@ export class DirectoryLock implements Disposable {
       this.#db.run("PRAGMA locking_mode = EXCLUSIVE");
       this.#db.run("BEGIN EXCLUSIVE");
       this.#db.run("CREATE TABLE IF NOT EXISTS owner (pid INTEGER NOT NULL, in_order INTEGER NOT NULL) STRICT");
-      const [row] = this.#db.prepare("SELECT in_order FROM owner").values() as [number][];
+      using read = this.#db.prepare("SELECT in_order FROM owner");
+      const [row] = read.values() as [number][];
       this.stoppedInOrder = row === undefined || row[0] === 1;
       if (row === undefined) this.#db.run("INSERT INTO owner VALUES (0, 1)");
       // In exclusive mode the file stays locked after the commit.
@@ -43,10 +44,11 @@ export class DirectoryLock implements Disposable {
   }
 
   #mark(inOrder: 0 | 1): void {
-    this.#db.prepare("UPDATE owner SET pid = ?, in_order = ?").run(process.pid, inOrder);
+    this.#db.run("UPDATE owner SET pid = ?, in_order = ?", [process.pid, inOrder]);
   }
 
   [Symbol.dispose](): void {
-    this.#db.close();
+    // An open statement would keep the connection, and so the lock, alive.
+    this.#db.close(true);
   }
 }

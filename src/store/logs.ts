@@ -17,6 +17,10 @@ export interface LogState {
   reclaimed: number;
   /** `$ts` of the newest record ever written. */
   lastTs: number | null;
+  /** Sums of the newest records, of one block, that the blocks table does not have yet. */
+  tailBlock: number;
+  tailCount: number;
+  tailBytes: number;
 }
 
 export const emptyLog = (): LogState => ({
@@ -30,12 +34,29 @@ export const emptyLog = (): LogState => ({
   deleteFloor: 0,
   reclaimed: 0,
   lastTs: null,
+  tailBlock: 0,
+  tailCount: 0,
+  tailBytes: 0,
 });
 
-type Row = [number, number, number, number, number, number, number, number, number, number | null];
+/** The columns behind the fields of `LogState`, in one order for reading and writing. */
+const fields = [
+  ["head", "head_seq"],
+  ["earliest", "earliest_seq"],
+  ["count", "count"],
+  ["bytes", "bytes"],
+  ["capFloor", "cap_floor"],
+  ["ttlFloor", "ttl_floor"],
+  ["trimFloor", "trim_floor"],
+  ["deleteFloor", "delete_floor"],
+  ["reclaimed", "reclaimed_seq"],
+  ["lastTs", "last_ts"],
+  ["tailBlock", "tail_block"],
+  ["tailCount", "tail_count"],
+  ["tailBytes", "tail_bytes"],
+] as const satisfies readonly (readonly [keyof LogState, string])[];
 
-const columns =
-  "head_seq, earliest_seq, count, bytes, cap_floor, ttl_floor, trim_floor, delete_floor, reclaimed_seq, last_ts";
+const columns = fields.map(([, column]) => column).join(", ");
 
 export class Logs {
   readonly #put: Statement;
@@ -46,7 +67,7 @@ export class Logs {
 
   constructor(db: Database, schema: Schema) {
     const table = `${schema}.logs`;
-    this.#put = db.prepare(`REPLACE INTO ${table} (slot, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`);
+    this.#put = db.prepare(`REPLACE INTO ${table} (slot, ${columns}) VALUES (?${", ?".repeat(fields.length)})`);
     this.#get = db.prepare(`SELECT ${columns} FROM ${table} WHERE slot = ?`);
     this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ?`);
     this.#sums = db.prepare(`SELECT ifnull(sum(bytes), 0) FROM ${table}`);
@@ -54,26 +75,12 @@ export class Logs {
   }
 
   put(slot: number, log: LogState): void {
-    this.#put.run(
-      slot,
-      log.head,
-      log.earliest,
-      log.count,
-      log.bytes,
-      log.capFloor,
-      log.ttlFloor,
-      log.trimFloor,
-      log.deleteFloor,
-      log.reclaimed,
-      log.lastTs,
-    );
+    this.#put.run(slot, ...fields.map(([field]) => log[field]));
   }
 
   get(slot: number): LogState | undefined {
-    const [row] = this.#get.values(slot) as Row[];
-    if (row === undefined) return undefined;
-    const [head, earliest, count, bytes, capFloor, ttlFloor, trimFloor, deleteFloor, reclaimed, lastTs] = row;
-    return { head, earliest, count, bytes, capFloor, ttlFloor, trimFloor, deleteFloor, reclaimed, lastTs };
+    const [row] = this.#get.values(slot) as number[][];
+    return row && (Object.fromEntries(fields.map(([field], i) => [field, row[i]])) as unknown as LogState);
   }
 
   delete(slot: number): void {

@@ -25,7 +25,7 @@ describe("defaults and replacement", () => {
     const topic = absentTopic(server);
     const reply = await server.send("PUT", topic.path, body, headers);
     expect(reply.status).toBe(201);
-    expect(reply.body.config).toEqual(defaults);
+    expect(reply.body.config).toStrictEqual(defaults);
   });
 
   test("02.2 PUT resets every field it omits", async () => {
@@ -47,8 +47,8 @@ describe("defaults and replacement", () => {
       leases_durable: true,
     });
     const reply = await topic.put({ cap_records: 9 });
-    expect(reply.body.config).toEqual({ ...defaults, cap_records: 9 });
-    expect((await topic.state()).body.config).toEqual({ ...defaults, cap_records: 9 });
+    expect(reply.body.config).toStrictEqual({ ...defaults, cap_records: 9 });
+    expect((await topic.state()).body.config).toStrictEqual({ ...defaults, cap_records: 9 });
   });
 
   test("02.2 every field is echoed by PUT and kept for GET", async () => {
@@ -72,14 +72,14 @@ describe("defaults and replacement", () => {
       leases_durable: true,
     };
     const topic = absentTopic(server);
-    expect((await topic.put(config)).body.config).toEqual(config);
-    expect((await topic.state()).body.config).toEqual(config);
+    expect((await topic.put(config)).body.config).toStrictEqual(config);
+    expect((await topic.state()).body.config).toStrictEqual(config);
   });
 
   test("02.2 explicit nulls mean absent", async () => {
     const topic = await newTopic(server, { priority: 5, dead_letter: "dead", durability: "memory" });
     const reply = await topic.put({ priority: null, dead_letter: null, durability: null });
-    expect(reply.body.config).toEqual(defaults);
+    expect(reply.body.config).toStrictEqual(defaults);
   });
 });
 
@@ -88,16 +88,16 @@ describe("type", () => {
     ["queue", {}, "log"],
     ["queue", { type: "log", cap_records: 5 }, "log"],
     ["log", { type: "queue", cap_records: 5 }, "queue"],
-  ])("02.3 the type of a %s does not change to what %p asks for", async (existing, request, requested) => {
+  ])("02.3 the type of a %s does not change to what %j asks for", async (existing, request, requested) => {
     const topic = await newTopic(server, { type: existing, ttl_ms: 60000 });
     const reply = await topic.put(request);
     expect(reply).toMatchObject({ status: 409, body: { error: { code: "topic_exists_incompatible" } } });
-    expect(reply.body.error.detail).toEqual({
+    expect(reply.body.error.detail).toStrictEqual({
       topic: topic.name,
       existing_type: existing,
       requested_type: requested,
     });
-    expect((await topic.state()).body.config).toEqual({ ...defaults, type: existing, ttl_ms: 60000 });
+    expect((await topic.state()).body.config).toStrictEqual({ ...defaults, type: existing, ttl_ms: 60000 });
   });
 });
 
@@ -110,9 +110,9 @@ describe("durability", () => {
     [{ durability: "fsync", durable: false }, "fsync", true],
     [{ durability: "disk" }, "disk", false],
     [{ durability: null, durable: true }, "fsync", true],
-  ])("02.4 %p is echoed as %s", async (request, durability, durable) => {
+  ])("02.4 %j is echoed as %s", async (request, durability, durable) => {
     const reply = await absentTopic(server).put(request);
-    expect(reply.body.config).toEqual({ ...defaults, durability, durable });
+    expect(reply.body.config).toStrictEqual({ ...defaults, durability, durable });
   });
 });
 
@@ -164,7 +164,7 @@ describe("clamps and ranges", () => {
     ]) {
       statuses[value] = (await absentTopic(server).put(`{"${field}":${value}}`)).status;
     }
-    expect(statuses).toEqual({
+    expect(statuses).toStrictEqual({
       "9007199254740991": 201,
       "9007199254740992": 400,
       "9223372036854775808": 400,
@@ -203,7 +203,7 @@ describe("clamps and ranges", () => {
       const reply = await absentTopic(server).put(`{"${field}":${value}}`);
       codes[value] = `${reply.status} ${reply.body?.error?.code}`;
     }
-    expect(codes).toEqual(Object.fromEntries(values.map((value) => [value, "400 invalid_request"])));
+    expect(codes).toStrictEqual(Object.fromEntries(values.map((value) => [value, "400 invalid_request"])));
   });
 
   test("02.7 a refused PUT creates nothing and changes nothing", async () => {
@@ -213,18 +213,18 @@ describe("clamps and ranges", () => {
     expect((await absent.put(refused)).status).toBe(400);
     expect((await existing.put(refused)).status).toBe(400);
     expect((await absent.state()).status).toBe(404);
-    expect((await existing.state()).body.config).toEqual({ ...defaults, cap_records: 4 });
+    expect((await existing.state()).body.config).toStrictEqual({ ...defaults, cap_records: 4 });
   });
 });
 
 describe("dead_letter", () => {
   test.each(["_x", "", "a b", "é", "a/b", "x".repeat(256)])(
-    "02.8 the illegal name %p is refused and named",
+    "02.8 the illegal name %j is refused and named",
     async (name) => {
       const topic = absentTopic(server);
       const reply = await topic.put({ dead_letter: name });
       expect(reply).toMatchObject({ status: 400, body: { error: { code: "invalid_request" } } });
-      expect(reply.body.error.detail).toEqual({ dead_letter: name });
+      expect(reply.body.error.detail).toStrictEqual({ dead_letter: name });
       expect((await topic.state()).status).toBe(404);
     },
   );

@@ -122,7 +122,6 @@ describe("errors", () => {
         return on.send("DELETE", "/v0/topics/t?if_empty=true");
       },
     ],
-    ["payload_too_large", 413, undefined, (on) => on.send("PUT", "/v0/topics/t", "x".repeat(1_500_001))],
     [
       "unsupported_media_type",
       415,

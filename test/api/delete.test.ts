@@ -24,7 +24,7 @@ describe("the selector", () => {
     for (const topic of [await newTopic(server), absentTopic(server)]) {
       const reply = await topic.erase(body);
       expect(reply.status).toBe(400);
-      expect(reply.body.error).toEqual({ code: "invalid_request", message: expect.any(String) });
+      expect(reply.body.error).toStrictEqual({ code: "invalid_request", message: expect.any(String) });
     }
   });
 
@@ -33,11 +33,11 @@ describe("the selector", () => {
     { match: "*" },
     { match: ["tag", "Eq", "x"] },
     { before_seq: 1, match: null },
-  ])("02.58 %p on an absent topic is 404", async (selector) => {
+  ])("02.58 %j on an absent topic is 404", async (selector) => {
     const topic = absentTopic(server);
     const reply = await topic.erase(selector);
     expect(reply).toMatchObject({ status: 404, body: { error: { code: "topic_not_found" } } });
-    expect(reply.body.error.detail).toEqual({ topic: topic.name });
+    expect(reply.body.error.detail).toStrictEqual({ topic: topic.name });
     expect((await topic.state()).status).toBe(404);
   });
 
@@ -95,7 +95,7 @@ describe("by tag", () => {
     });
     const reply = await topic.erase({ match: ["tag", "Glob", "ord:*"] });
     expect(reply.status).toBe(200);
-    expect(reply.body).toEqual({
+    expect(reply.body).toStrictEqual({
       topic: topic.name,
       deleted: 2,
       earliest_seq: 2,
@@ -129,17 +129,17 @@ describe("by tag", () => {
     ["**", without("*")],
     ["nobody", without()],
     ["nobody*", without()],
-  ])("02.59 02.60 %p", async (match, expected) => {
+  ])("02.59 02.60 %j", async (match, expected) => {
     const topic = await tagged(...tags);
     const reply = await topic.erase({ match });
-    expect(await left(topic)).toEqual(expected);
+    expect(await left(topic)).toStrictEqual(expected);
     expect(reply.body).toMatchObject({ deleted: tags.length - expected.length, count: expected.length });
   });
 
   test("02.60 a prefix ends where it says", async () => {
     const topic = await tagged("chat-42:", "chat-42:x", "chat-420:x", "chat-42", "chat-4", undefined);
     await topic.erase({ match: "chat-42:*" });
-    expect(await left(topic)).toEqual(["chat-420:x", "chat-42", "chat-4", null]);
+    expect(await left(topic)).toStrictEqual(["chat-420:x", "chat-42", "chat-4", null]);
   });
 
   test.each([
@@ -161,7 +161,7 @@ describe("by tag", () => {
   ])("7 no character but the last * is special: %j by %j spares %j", async (tag, match, others) => {
     const topic = await tagged(tag, ...others);
     expect((await topic.erase({ match })).body.deleted).toBe(1);
-    expect(await left(topic)).toEqual(others);
+    expect(await left(topic)).toStrictEqual(others);
   });
 
   test.each([
@@ -172,7 +172,7 @@ describe("by tag", () => {
   ])("7 Eq compares bytes: %j spares %j", async (tag, others) => {
     const topic = await tagged(tag, ...others);
     expect((await topic.erase({ match: ["tag", "Eq", tag] })).body.deleted).toBe(1);
-    expect(await left(topic)).toEqual(others);
+    expect(await left(topic)).toStrictEqual(others);
   });
 
   test("7 all records of a tag go, over many writes, and each is counted once", async () => {
@@ -180,7 +180,7 @@ describe("by tag", () => {
     for (let i = 0; i < 5; i++) await topic.write({ records: [{ data: i, tag: "x" }, { data: i }] });
     expect((await topic.erase({ match: "x" })).body).toMatchObject({ deleted: 5, count: 5 });
     expect((await topic.erase({ match: "x" })).body).toMatchObject({ deleted: 0, count: 5 });
-    expect(seqs(await topic.diff())).toEqual([2, 4, 6, 8, 10]);
+    expect(seqs(await topic.diff())).toStrictEqual([2, 4, 6, 8, 10]);
   });
 
   test("02.62 a match in the middle leaves earliest_seq; deleting the front then jumps the hole", async () => {
@@ -226,7 +226,7 @@ describe("by position", () => {
       count: rest.length,
       bytes: rest.length,
     });
-    expect(seqs(await topic.diff())).toEqual(rest);
+    expect(seqs(await topic.diff())).toStrictEqual(rest);
   });
 
   test.each(["9007199254740993", "9223372036854775808", "18446744073709551615"])(
@@ -238,7 +238,7 @@ describe("by position", () => {
         deleted: 2,
         earliest_seq: 3,
       });
-      expect(seqs(await topic.append(3).then(() => topic.diff()))).toEqual([3]);
+      expect(seqs(await topic.append(3).then(() => topic.diff()))).toStrictEqual([3]);
     },
   );
 
@@ -246,8 +246,8 @@ describe("by position", () => {
     const topic = await newTopic(server);
     const reply = await topic.erase({ before_seq: 10 });
     expect(reply.body).toMatchObject({ deleted: 0, earliest_seq: 1, head_seq: 0, count: 0, bytes: 0 });
-    expect((await topic.append(1)).body.seqs).toEqual([1]);
-    expect(seqs(await topic.diff())).toEqual([1]);
+    expect((await topic.append(1)).body.seqs).toStrictEqual([1]);
+    expect(seqs(await topic.diff())).toStrictEqual([1]);
   });
 
   test("7 repeating is harmless, a lower position too", async () => {
@@ -267,7 +267,7 @@ describe("by position", () => {
     expect(reply.body).toMatchObject({ deleted: 2, earliest_seq: 3, head_seq: 2, count: 0, bytes: 0 });
     await topic.append(3);
     const diff = await topic.diff();
-    expect(seqs(diff)).toEqual([3]);
+    expect(seqs(diff)).toStrictEqual([3]);
     expect(diff.body.tombstone).toBeNull();
     expect((await topic.state()).body).toMatchObject({ earliest_seq: 3, count: 1 });
   });
@@ -276,7 +276,7 @@ describe("by position", () => {
     const topic = await tagged("x", "y");
     await topic.erase({ match: "x" });
     await topic.write({ records: [{ data: "new x", tag: "x" }] });
-    expect(await left(topic)).toEqual(["y", "new x"]);
+    expect(await left(topic)).toStrictEqual(["y", "new x"]);
   });
 });
 
@@ -285,7 +285,7 @@ describe("by both", () => {
     const topic = await tagged("x", "y", "x", "y", "x");
     const reply = await topic.erase({ match: "x", before_seq: 4 });
     expect(reply.body).toMatchObject({ deleted: 2, count: 3, earliest_seq: 2, head_seq: 5 });
-    expect(seqs(await topic.diff())).toEqual([2, 4, 5]);
+    expect(seqs(await topic.diff())).toStrictEqual([2, 4, 5]);
   });
 
   test("02.61 it sets no floor: earliest_seq moves only past what is gone", async () => {
@@ -294,14 +294,14 @@ describe("by both", () => {
       deleted: 2,
       earliest_seq: 1,
     });
-    expect(seqs(await topic.diff())).toEqual([1, 4]);
+    expect(seqs(await topic.diff())).toStrictEqual([1, 4]);
   });
 
   test("7 a null half does not count", async () => {
     const topic = await tagged("x", "y", "x");
     expect((await topic.erase({ before_seq: 2, match: null })).body.deleted).toBe(1);
     expect((await topic.erase({ before_seq: null, match: "x" })).body.deleted).toBe(1);
-    expect(await left(topic)).toEqual(["y"]);
+    expect(await left(topic)).toStrictEqual(["y"]);
   });
 });
 
@@ -347,6 +347,6 @@ describe("what a delete leaves alone", () => {
   test("7 other topics", async () => {
     const [topic, other] = [await tagged("x", "x"), await tagged("x", "x")];
     await topic.erase({ match: "x" });
-    expect(await left(other)).toEqual(["x", "x"]);
+    expect(await left(other)).toStrictEqual(["x", "x"]);
   });
 });

@@ -32,7 +32,7 @@ describe("P5 the number", () => {
     ];
     const [first, ...rest] = replies.map(({ body }) => body.epoch);
     expect(Number.isSafeInteger(first)).toBe(true);
-    expect(rest).toEqual(Array(rest.length).fill(first));
+    expect(rest).toStrictEqual(Array(rest.length).fill(first));
   });
 
   test("is the same for a topic that a write created", async () => {
@@ -61,7 +61,7 @@ describe("P5 a diff that names the epoch", () => {
     for (const from_seq of [0, 1, 3]) {
       const plain = await topic.diff({ from_seq });
       const named = await topic.diff({ from_seq, epoch });
-      expect({ ...named.body, performance: 0 }).toEqual({ ...plain.body, performance: 0 });
+      expect({ ...named.body, performance: 0 }).toStrictEqual({ ...plain.body, performance: 0 });
       expect(named.body.tombstone).toBeNull();
     }
   });
@@ -75,7 +75,7 @@ describe("P5 a diff that names the epoch", () => {
     const { topic, old } = await recreated([1, 2], ["a", "b", "c"]);
     const reply = await topic.diff({ from_seq, epoch: old });
     expect(reply.body.epoch).not.toBe(old);
-    expect(reply.body.tombstone).toEqual({
+    expect(reply.body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 3,
       reason: "recreated",
@@ -83,7 +83,7 @@ describe("P5 a diff that names the epoch", () => {
       earliest_seq: 1,
       head_seq: 3,
     });
-    expect(seqs(reply)).toEqual([1, 2, 3]);
+    expect(seqs(reply)).toStrictEqual([1, 2, 3]);
     expect(reply.body).toMatchObject({ next_from_seq: 3, caught_up: true });
   });
 
@@ -113,7 +113,7 @@ describe("P5 a diff that names the epoch", () => {
       gap_to: 4,
       earliest_seq: 3,
     });
-    expect(seqs(reply)).toEqual([3, 4]);
+    expect(seqs(reply)).toStrictEqual([3, 4]);
   });
 
   test("does not wait when it has something to tell", async () => {

@@ -44,12 +44,8 @@ describe("paths", () => {
     "01.01 %s tells version and uptime",
     async (path) => {
       const reply = await server.send("GET", path);
-      expect(reply.status).toBe(200);
-      expect(reply.body).toMatchObject({
-        status: "ok",
-        version: expect.stringMatching(/./),
-        uptime_ms: expect.any(Number),
-      });
+      expect(reply).toMatchObject({ status: 200, body: { status: "ok" } });
+      expect(reply.body.version).toMatch(/./);
       expect(Number.isInteger(reply.body.uptime_ms)).toBe(true);
     },
   );
@@ -313,12 +309,13 @@ describe("precedence and body size", () => {
   };
   const streamed = (text: string) => new Blob([text]).stream();
 
-  test("01.23 an oversized body of the wrong type is 413", async () => {
+  test("01.22 01.23 an oversized body of the wrong type is 413 without detail", async () => {
     await using own = await startServer({ TOPICS_MAX_BODY_BYTES: `${limit}` });
     const reply = await own.send("POST", "/v0/topics/t/diff", padded(limit + 1), {
       "content-type": "text/plain",
     });
     expect(reply).toMatchObject({ status: 413, body: { error: { code: "payload_too_large" } } });
+    expect(Object.keys(reply.body.error).sort()).toEqual(["code", "message"]);
   });
 
   test.each([

@@ -22,7 +22,7 @@ describe("a hit", () => {
     const other = await keyed(topic, "b-17", "other", "payload", "of", "four");
     for (const hit of [same, other]) {
       expect(hit.status).toBe(200);
-      expect(hit.body).toEqual({
+      expect(hit.body).toStrictEqual({
         ...first.body,
         deduped: true,
         created: false,
@@ -30,7 +30,7 @@ describe("a hit", () => {
       });
       expect(hit.body).toMatchObject({ first_seq: 2, last_seq: 3, seqs: [2, 3], head_seq: 3, count: 2 });
     }
-    expect(column(await topic.diff(), "data")).toEqual([0, 1, 2, 3]);
+    expect(column(await topic.diff(), "data")).toStrictEqual([0, 1, 2, 3]);
   });
 
   test("02.31 of a creating write is no creation", async () => {
@@ -49,7 +49,7 @@ describe("a hit", () => {
     const long = await topic.write(body);
     expect(short.body).toMatchObject({ deduped: true, first_seq: 1, last_seq: 2 });
     expect(short.body).not.toHaveProperty("seqs");
-    expect(long.body.seqs).toEqual([1, 2]);
+    expect(long.body.seqs).toStrictEqual([1, 2]);
   });
 
   test("5.3 stays one when the records are deleted or evicted", async () => {
@@ -118,7 +118,7 @@ describe("keys", () => {
     const reply = await keyed(topic, key, 1);
     expect(reply.status).toBe(status);
     if (status === 400)
-      expect(reply.body.error).toEqual({ code: "invalid_request", message: expect.anything() });
+      expect(reply.body.error).toStrictEqual({ code: "invalid_request", message: expect.anything() });
     else expect((await keyed(topic, key, 1)).body.deduped).toBe(true);
   });
 

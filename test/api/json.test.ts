@@ -160,7 +160,7 @@ describe("payloads", () => {
     '"\\u0000\\u001f\\b\\f\\n\\r\\t\\"\\\\\\/"',
     '"\\u00e9 \\uD83D\\uDE00 \u{1f600} \u00e9 \u007f \u2028"',
     '"},\\"data\\":["',
-  ])("01.17 %s comes back byte for byte", async (text) => {
+  ])("01.17 %j comes back byte for byte", async (text) => {
     const { data, meta } = await roundTrip(text);
     expect({ data, meta }).toEqual({ data: text, meta: `{"m":${text}}` });
   });

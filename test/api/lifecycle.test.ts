@@ -72,7 +72,7 @@ describe("state", () => {
     for (const query of ["", "?touch=true", "?touch=false"]) {
       const reply = await server.send("GET", topic.path + query);
       expect(reply).toMatchObject({ status: 404, body: { error: { code: "topic_not_found" } } });
-      expect(reply.body.error.detail).toEqual({ topic: topic.name });
+      expect(reply.body.error.detail).toStrictEqual({ topic: topic.name });
     }
     expect((await topic.put()).status).toBe(201);
   });
@@ -81,7 +81,7 @@ describe("state", () => {
     const topic = await newTopic(server);
     const { status, body } = await topic.state();
     expect(status).toBe(200);
-    expect(body).toEqual({
+    expect(body).toStrictEqual({
       topic: topic.name,
       type: "log",
       head_seq: 0,
@@ -142,7 +142,7 @@ describe("PUT on a topic with records", () => {
     await topic.put({ cap_records: 10 });
     const after = (await topic.state()).body;
     const again = await topic.write({ records: [{ data: 1 }], idempotency_key: "k" });
-    expect(after).toEqual({
+    expect(after).toStrictEqual({
       ...before,
       config: { ...defaults, cap_records: 10 },
       effective_priority: expect.any(Number),
@@ -161,7 +161,7 @@ describe("PUT on a topic with records", () => {
     expect((await topic.state()).body).toMatchObject({ count: 1, bytes: 1, earliest_seq: 5 });
     await topic.put({});
     expect((await topic.state()).body).toMatchObject({ count: 1, bytes: 1, earliest_seq: 5 });
-    expect(seqs(await topic.diff())).toEqual([5]);
+    expect(seqs(await topic.diff())).toStrictEqual([5]);
   });
 
   test("4.1 a shorter TTL applies at once", async () => {
@@ -180,7 +180,7 @@ describe("PUT on a topic with records", () => {
     await Bun.sleep(150);
     await topic.put({});
     expect((await topic.state()).body).toMatchObject({ count: 2, earliest_seq: 1 });
-    expect(seqs(await topic.diff())).toEqual([1, 2]);
+    expect(seqs(await topic.diff())).toStrictEqual([1, 2]);
   });
 });
 
@@ -210,7 +210,7 @@ describe("DELETE", () => {
     await topic.erase({ before_seq: 2 });
     const reply = await topic.drop(`?if_empty=${flag}`);
     expect(reply).toMatchObject({ status: 409, body: { error: { code: "topic_not_empty" } } });
-    expect(reply.body.error.detail).toEqual({ topic: topic.name, count: 2 });
+    expect(reply.body.error.detail).toStrictEqual({ topic: topic.name, count: 2 });
     expect((await topic.state()).body).toMatchObject({ count: 2, head_seq: 3 });
   });
 
@@ -244,6 +244,19 @@ describe("DELETE", () => {
     expect(reply.body.deleted).toBe(true);
   });
 
+  test("02.17 if_empty counts only what has not expired", async () => {
+    const topic = await newTopic(server);
+    await topic.append("a", "b");
+    await Bun.sleep(500);
+    await topic.append("c");
+    await topic.put({ ttl_ms: 400 });
+    expect((await topic.drop("?if_empty=true")).body.error.detail).toStrictEqual({
+      topic: topic.name,
+      count: 1,
+    });
+    expect((await topic.state()).body).toMatchObject({ count: 1, bytes: 3, earliest_seq: 3 });
+  });
+
   test("02.17 if_empty on an absent topic deletes nothing", async () => {
     const reply = await absentTopic(server).drop("?if_empty=true");
     expect(reply).toMatchObject({ status: 200, body: { deleted: false, routers_removed: [] } });
@@ -256,7 +269,7 @@ describe("DELETE", () => {
     const reply = await topic.put({ type: "queue" });
     const state = (await topic.state()).body;
     expect(reply).toMatchObject({ status: 201, body: { created: true } });
-    expect(reply.body.config).toEqual({ ...defaults, type: "queue" });
+    expect(reply.body.config).toStrictEqual({ ...defaults, type: "queue" });
     expect(state).toMatchObject({
       type: "queue",
       head_seq: 0,

@@ -42,7 +42,7 @@ describe("an append", () => {
     await topic.append(2);
     const { answer } = await poll.answered;
     expect(answer.status).toBe(200);
-    expect(column(answer, "data")).toEqual([2]);
+    expect(column(answer, "data")).toStrictEqual([2]);
     expect(answer.body).toMatchObject({
       next_from_seq: 2,
       head_seq: 2,
@@ -57,7 +57,7 @@ describe("an append", () => {
     const topic = await newTopic(server);
     const poll = await waiting(topic, { wait_ms: LONG_MS });
     await topic.append(1);
-    expect(seqs((await poll.answered).answer)).toEqual([1]);
+    expect(seqs((await poll.answered).answer)).toStrictEqual([1]);
   });
 
   test("6.5 wakes every poll, each with the whole batch", async () => {
@@ -68,7 +68,7 @@ describe("an append", () => {
       ({ body }) => body.last_read_ts !== null,
     );
     await topic.append("a", "b", "c");
-    for (const answer of await polls) expect(column(answer, "data")).toEqual(["a", "b", "c"]);
+    for (const answer of await polls) expect(column(answer, "data")).toStrictEqual(["a", "b", "c"]);
   });
 
   test("6.5 is read under the poll's own limit, filter and members", async () => {
@@ -85,7 +85,7 @@ describe("an append", () => {
     });
     const { answer } = await poll.answered;
     const $ts = expect.any(Number);
-    expect(answer.body.records).toEqual([
+    expect(answer.body.records).toStrictEqual([
       { $seq: 2, $ts, $tag: "t", data: 2 },
       { $seq: 3, $ts, $tag: "t", data: 3 },
     ]);
@@ -124,8 +124,8 @@ describe("an append", () => {
       const request = { from_seq: round, wait_ms: LONG_MS };
       const calls = [() => topic.diff(request), () => topic.append(round), () => topic.diff(request)];
       const [before, , after] = await Promise.all(calls.map((call) => call()));
-      expect(seqs(before!)).toEqual([round + 1]);
-      expect(seqs(after!)).toEqual([round + 1]);
+      expect(seqs(before!)).toStrictEqual([round + 1]);
+      expect(seqs(after!)).toStrictEqual([round + 1]);
     }
   });
 });
@@ -142,7 +142,7 @@ describe("something to tell at once", () => {
     const topic = await newTopic(server, { cap_records: 2 });
     await topic.write({ node: "me", records: [1, 2, 3, 4].map((data) => ({ data })) });
     const { ms, answer } = await timed(() => topic.diff({ ...request, wait_ms: LONG_MS }));
-    expect(seqs(answer)).toEqual(expected);
+    expect(seqs(answer)).toStrictEqual(expected);
     expect(ms).toBeLessThan(LONG_MS / 4);
   });
 

@@ -89,14 +89,14 @@ describe("P1 data", () => {
     const topic = await newTopic(server);
     const write = await topic.write(`{"records":[{"data":${data}}]}`);
     expect(write.status).toBe(200);
-    expect(payloads(await topic.diff(), "data")).toEqual([data]);
+    expect(payloads(await topic.diff(), "data")).toStrictEqual([data]);
     expect((await topic.state()).body.bytes).toBe(utf8Bytes(data));
   });
 
   test("a batch of all of them keeps them apart", async () => {
     const topic = await newTopic(server);
     await topic.write(`{"records":[${texts.map((data) => `{"data":${data}}`)}]}`);
-    expect(payloads(await topic.diff({ limit: 1000 }), "data")).toEqual(texts);
+    expect(payloads(await topic.diff({ limit: 1000 }), "data")).toStrictEqual(texts);
     const total = texts.reduce((sum, text) => sum + utf8Bytes(text), 0);
     expect((await topic.state()).body.bytes).toBe(total);
   });
@@ -105,8 +105,8 @@ describe("P1 data", () => {
     const topic = await newTopic(server);
     await topic.write('\n{ "records" : [ { "tag":"t" , "data" :\r\n [1, 2]\t , "meta" :  { } } ] }\n ');
     const reply = await topic.diff();
-    expect(payloads(reply, "data")).toEqual(["[1, 2]"]);
-    expect(payloads(reply, "meta")).toEqual(["{ }"]);
+    expect(payloads(reply, "data")).toStrictEqual(["[1, 2]"]);
+    expect(payloads(reply, "meta")).toStrictEqual(["{ }"]);
     expect((await topic.state()).body.bytes).toBe(9);
   });
 
@@ -117,8 +117,8 @@ describe("P1 data", () => {
         '{"x":{"data":7},"data":8,"y":[{"meta":9}]}]}',
     );
     const reply = await topic.diff();
-    expect(payloads(reply, "data")).toEqual(['{"d":1,"c":2}', "1e3", "8"]);
-    expect(payloads(reply, "meta")).toEqual(['{"b":1,"a":2}', "-0", undefined]);
+    expect(payloads(reply, "data")).toStrictEqual(['{"d":1,"c":2}', "1e3", "8"]);
+    expect(payloads(reply, "meta")).toStrictEqual(['{"b":1,"a":2}', "-0", undefined]);
   });
 
   test("124 nested arrays are stored, 125 are refused", async () => {
@@ -128,15 +128,15 @@ describe("P1 data", () => {
     expect((await topic.write(`{"records":[{"data":${nested(125)}}]}`)).status).toBe(400);
     expect((await topic.write(`{"records":[{"data":1,"meta":${nested(124)}}]}`)).status).toBe(200);
     const reply = await topic.diff();
-    expect(payloads(reply, "data")).toEqual([nested(124), "1"]);
-    expect(payloads(reply, "meta")).toEqual([undefined, nested(124)]);
+    expect(payloads(reply, "data")).toStrictEqual([nested(124), "1"]);
+    expect(payloads(reply, "meta")).toStrictEqual([undefined, nested(124)]);
   });
 
   test("brackets inside strings are not nesting", async () => {
     const topic = await newTopic(server);
     const data = `"${"[".repeat(500)}"`;
     await topic.write(`{"records":[{"data":${data}}]}`);
-    expect(payloads(await topic.diff(), "data")).toEqual([data]);
+    expect(payloads(await topic.diff(), "data")).toStrictEqual([data]);
   });
 
   test("a long text with every kind of character comes back whole", async () => {
@@ -145,7 +145,7 @@ describe("P1 data", () => {
     await topic.write(`{"records":[{"data":${data}},{"data":1}]}`);
     const reply = await topic.diff();
     expect(reply.text).toContain(`:${data}`);
-    expect(payloads(await topic.diff({ from_seq: 1 }), "data")).toEqual(["1"]);
+    expect(payloads(await topic.diff({ from_seq: 1 }), "data")).toStrictEqual(["1"]);
     expect((await topic.state()).body.bytes).toBe(utf8Bytes(data) + 1);
   });
 
@@ -153,8 +153,8 @@ describe("P1 data", () => {
     const topic = await newTopic(server, { durability });
     await topic.write('{"records":[{"data":{"b":1.0, "a":-0},"meta":{"z":1e3, "y":18446744073709551616}}]}');
     const reply = await topic.diff();
-    expect(payloads(reply, "data")).toEqual(['{"b":1.0, "a":-0}']);
-    expect(payloads(reply, "meta")).toEqual(['{"z":1e3, "y":18446744073709551616}']);
+    expect(payloads(reply, "data")).toStrictEqual(['{"b":1.0, "a":-0}']);
+    expect(payloads(reply, "meta")).toStrictEqual(['{"z":1e3, "y":18446744073709551616}']);
   });
 
   test("the reply around the payloads is one JSON object", async () => {
@@ -173,7 +173,7 @@ describe("P1 meta", () => {
     const topic = await newTopic(server);
     await topic.write(`{"records":[${kept.map((meta) => `{"data":1,"meta":${meta}}`)}]}`);
     const reply = await topic.diff({ limit: 1000 });
-    expect(payloads(reply, "meta")).toEqual(kept);
+    expect(payloads(reply, "meta")).toStrictEqual(kept);
     const total = kept.reduce((sum, text) => sum + utf8Bytes(text) + 1, 0);
     expect((await topic.state()).body.bytes).toBe(total);
   });
@@ -181,7 +181,7 @@ describe("P1 meta", () => {
   test("null is no meta, and counts nothing", async () => {
     const topic = await newTopic(server);
     await topic.write('{"records":[{"data":1,"meta":null}]}');
-    expect(payloads(await topic.diff(), "meta")).toEqual([undefined]);
+    expect(payloads(await topic.diff(), "meta")).toStrictEqual([undefined]);
     expect((await topic.state()).body.bytes).toBe(1);
   });
 });

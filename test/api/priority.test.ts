@@ -59,7 +59,7 @@ describe("what counts as a read", () => {
     await topic.diff();
     const { last_read_ts } = (await topic.state()).body;
     await topic.append(1);
-    expect(last_read_ts).toEqual(expect.any(Number));
+    expect(last_read_ts).toStrictEqual(expect.any(Number));
     expect((await topic.state()).body.last_read_ts).toBe(last_read_ts);
   });
 
@@ -99,7 +99,7 @@ describe("the value", () => {
     [{ priority: 7, auto_priority: false }, 7],
     [{ priority: 5000 }, 1000],
     [{ priority: null, auto_priority: true }, 500],
-  ])("4.3 with %p a touched topic has %d", async (config, expected) => {
+  ])("4.3 with %j a touched topic has %d", async (config, expected) => {
     const topic = await newTopic(server, config);
     expect((await server.send("GET", topic.path)).body.effective_priority).toBe(expected);
   });

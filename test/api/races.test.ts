@@ -1,6 +1,6 @@
 /** Concurrent changes of one topic: one wins, and nobody sees a mixture. */
 import { describe, expect, test } from "bun:test";
-import { absentTopic, newTopic, seqs, sharedServer, together } from "../support/topics.ts";
+import { absentTopic, newTopic, seqs, sharedServer, type Topic, together } from "../support/topics.ts";
 
 const server = sharedServer();
 
@@ -8,7 +8,7 @@ describe("02 section 9.8: concurrent changes of one topic", () => {
   test("exactly one of many PUTs creates", async () => {
     const topic = absentTopic(server);
     const replies = await together(16, () => topic.put({ cap_records: 3 }));
-    expect(replies.map(({ status }) => status).sort()).toEqual([...Array(15).fill(200), 201]);
+    expect(replies.map(({ status }) => status).sort()).toStrictEqual([...Array(15).fill(200), 201]);
     expect(replies.filter(({ body }) => body.created)).toHaveLength(1);
   });
 
@@ -16,7 +16,7 @@ describe("02 section 9.8: concurrent changes of one topic", () => {
     const topic = absentTopic(server);
     const replies = await together(16, () => topic.write({ records: [{ data: 1 }] }));
     expect(replies.filter(({ status, body }) => status === 201 && body.created)).toHaveLength(1);
-    expect(replies.map(({ body }) => body.first_seq).sort((a, b) => a - b)).toEqual(
+    expect(replies.map(({ body }) => body.first_seq).sort((a, b) => a - b)).toStrictEqual(
       Array.from({ length: 16 }, (_, i) => i + 1),
     );
   });
@@ -59,8 +59,8 @@ describe("concurrent writes, deletes and topic deletes", () => {
     const replies = await together(60, (i) => topic.append(...Array((i % 3) + 1).fill(i)));
     const given = replies.flatMap(({ body }) => body.seqs).sort((a, b) => a - b);
     const stored = await topic.diff({ limit: 1000 });
-    expect(given).toEqual(Array.from({ length: 120 }, (_, i) => i + 1));
-    expect(seqs(stored)).toEqual(given);
+    expect(given).toStrictEqual(Array.from({ length: 120 }, (_, i) => i + 1));
+    expect(seqs(stored)).toStrictEqual(given);
     for (const [i, { body }] of replies.entries()) {
       for (const seq of body.seqs) expect(stored.body.records[seq - 1].data).toBe(i);
     }
@@ -107,8 +107,65 @@ describe("concurrent writes, deletes and topic deletes", () => {
         topic.drop("?if_empty=true"),
       ]);
       const state = await topic.state();
-      if (write.status === 200) expect([drop.status, state.body.count]).toEqual([409, 1]);
-      else expect([write.status, drop.status, state.status]).toEqual([404, 200, 404]);
+      if (write.status === 200) expect([drop.status, state.body.count]).toStrictEqual([409, 1]);
+      else expect([write.status, drop.status, state.status]).toStrictEqual([404, 200, 404]);
     }
+  });
+});
+
+describe("beside a long read", () => {
+  // Enough records of the reader's own that the server has to walk for a while.
+  const own = { node: "me", records: Array.from({ length: 10000 }, (_, data) => ({ data })) };
+
+  const losses: [string, (topic: Topic) => Promise<unknown>][] = [
+    ["a PUT", (topic) => topic.put({ cap_records: 1 })],
+    ["a write", (topic) => topic.write({ records: own.records }, "?return_seqs=false")],
+  ];
+
+  test.each(losses)("6.4 %s that evicts: the reader gets the records or the tombstone", async (_, evict) => {
+    const answers: string[] = [];
+    for (let round = 0; round < 6; round++) {
+      const topic = await newTopic(server, { cap_records: 10010 });
+      await topic.write(own, "?return_seqs=false");
+      await topic.append(...Array(10).fill("other"));
+      const reads = together(4, () => topic.diff({ node: "me", limit: 10 }));
+      for (let pause = 0; pause < round; pause++) await topic.state();
+      await evict(topic);
+      for (const { body } of await reads) {
+        const whole = body.tombstone === null && body.records.length === 10 && body.records[0].$seq === 10001;
+        answers.push(whole ? "whole" : (body.tombstone?.reason ?? "silent"));
+      }
+    }
+    expect(answers.filter((answer) => answer !== "whole")).toStrictEqual(
+      answers.filter((answer) => answer === "cap"),
+    );
+  });
+
+  test("6.5 a DELETE: the reader gets all of the old topic or a 404", async () => {
+    const topic = await newTopic(server);
+    await topic.write(own, "?return_seqs=false");
+    await topic.append(...Array(10).fill("other"));
+    const reads = together(4, () => topic.diff({ node: "me" }));
+    await topic.drop();
+    await topic.write({ records: own.records }, "?return_seqs=false");
+    for (const { status, body } of await reads) {
+      if (status === 200)
+        expect(body.records.map(({ data }: { data: unknown }) => data)).toStrictEqual(
+          Array(10).fill("other"),
+        );
+      else expect(status).toBe(404);
+    }
+  });
+});
+
+describe("beside a list", () => {
+  test("4.4 topics that expire and go: the list leaves them out", async () => {
+    const topics = await together(20, () => newTopic(server, { ttl_ms: 1 }));
+    await together(20, (i) => topics[i]!.append(1));
+    await Bun.sleep(10);
+    const replies = await Promise.all(
+      topics.flatMap((topic) => [topic.drop(), server.send("GET", "/v0/topics?page_size=1000")]),
+    );
+    expect(replies.map(({ status }) => status)).toStrictEqual(Array(40).fill(200));
   });
 });

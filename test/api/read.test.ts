@@ -21,8 +21,8 @@ describe("a page", () => {
     const reply = await topic.diff({ from_seq: 0, include_tags: true, node: "till-9" });
     const $ts = reply.body.records[0]?.$ts;
     expect(reply.status).toBe(200);
-    expect($ts).toEqual(expect.any(Number));
-    expect(reply.body).toEqual({
+    expect($ts).toStrictEqual(expect.any(Number));
+    expect(reply.body).toStrictEqual({
       topic: topic.name,
       records: [
         { $seq: 3, $ts, $node: "till-4", data: null },
@@ -44,7 +44,7 @@ describe("a page", () => {
     for (const request of [undefined, {}, { from_seq: 5 }, { wait_ms: 5000 }]) {
       const reply = await topic.diff(request);
       expect(reply).toMatchObject({ status: 404, body: { error: { code: "topic_not_found" } } });
-      expect(reply.body.error.detail).toEqual({ topic: topic.name });
+      expect(reply.body.error.detail).toStrictEqual({ topic: topic.name });
     }
     expect((await topic.put()).status).toBe(201);
   });
@@ -61,7 +61,7 @@ describe("a page", () => {
       lag: 0,
     });
     await topic.append("a", "b", "c");
-    expect(seqs(await topic.diff({ from_seq: 1 }))).toEqual([2, 3]);
+    expect(seqs(await topic.diff({ from_seq: 1 }))).toStrictEqual([2, 3]);
     expect((await topic.diff({ from_seq: 3 })).body).toMatchObject({
       records: [],
       next_from_seq: 3,
@@ -78,7 +78,7 @@ describe("a page", () => {
     for (const limit of ["0", "1", "256", "257", "1000", "1001", "5000", "4294967295"]) {
       lengths[limit] = (await topic.diff(`{"limit":${limit}}`)).body.records.length;
     }
-    expect(lengths).toEqual({
+    expect(lengths).toStrictEqual({
       "0": 256,
       "1": 1,
       "256": 256,
@@ -89,7 +89,7 @@ describe("a page", () => {
       "4294967295": 1000,
     });
     expect((await topic.diff()).body).toMatchObject({ next_from_seq: 256, lag: 745, caught_up: false });
-    expect(seqs(await topic.diff({ from_seq: 256, limit: 1000 }))).toEqual(numbers(1001).slice(256));
+    expect(seqs(await topic.diff({ from_seq: 256, limit: 1000 }))).toStrictEqual(numbers(1001).slice(256));
   });
 
   test.each([
@@ -107,7 +107,7 @@ describe("a page", () => {
       const reply = await topic.diff(`{"${field}":${value}}`);
       codes[value] = `${reply.status} ${reply.body?.error?.code}`;
     }
-    expect(codes).toEqual(Object.fromEntries(values.map((value) => [value, "400 invalid_request"])));
+    expect(codes).toStrictEqual(Object.fromEntries(values.map((value) => [value, "400 invalid_request"])));
   });
 
   test("02.51 the walk runs past filtered records to fill the page", async () => {
@@ -115,7 +115,7 @@ describe("a page", () => {
     await topic.write({ node: "me", records: numbers(5).map((data) => ({ data })) });
     await topic.append(6);
     const reply = await topic.diff({ node: "me", limit: 1 });
-    expect(seqs(reply)).toEqual([6]);
+    expect(seqs(reply)).toStrictEqual([6]);
     expect(reply.body).toMatchObject({ next_from_seq: 6, caught_up: true });
     expect(reply.body.performance.records_scanned).toBeGreaterThanOrEqual(1);
   });
@@ -137,7 +137,7 @@ describe("a page", () => {
     const page = await topic.diff({ limit: 1 });
     const rest = await topic.diff({ limit: 1, from_seq: page.body.next_from_seq });
     expect(page.body).toMatchObject({ next_from_seq: 1, caught_up: false, lag: 2 });
-    expect(seqs(page)).toEqual([1]);
+    expect(seqs(page)).toStrictEqual([1]);
     expect(rest.body).toMatchObject({
       records: [],
       next_from_seq: 3,
@@ -161,7 +161,7 @@ describe("a page", () => {
         expect(body.lag).toBe(20 - body.next_from_seq);
         [from_seq, caughtUp] = [body.next_from_seq, body.caught_up];
       }
-      expect(seen).toEqual(kept);
+      expect(seen).toStrictEqual(kept);
     }
   });
 });
@@ -195,13 +195,13 @@ describe("the node filter", () => {
     ["*", [1, 2, 3, 4, 5, 7]],
     ["nobody", [1, 2, 3, 4, 5, 6, 7]],
     [["a", "b", "", "A", "*", "a\0"], [4]],
-  ])("02.50 node %p leaves %p", async (node, expected) => {
+  ])("02.50 node %j leaves %j", async (node, expected) => {
     const topic = await newTopic(server);
     await topic.write({ records: written });
-    expect(column(await topic.diff({ node }), "data")).toEqual(expected);
+    expect(column(await topic.diff({ node }), "data")).toStrictEqual(expected);
   });
 
-  test.each(["me", ["me", "you"]])("02.50 everything filtered by %p: empty and at the head", async (node) => {
+  test.each(["me", ["me", "you"]])("02.50 everything filtered by %j: empty and at the head", async (node) => {
     const topic = await newTopic(server);
     await topic.write({ node: "me", records: [{ data: 1 }, { data: 2 }] });
     expect((await topic.diff({ node })).body).toMatchObject({
@@ -216,9 +216,9 @@ describe("the node filter", () => {
   test("02.53 dedupe_node:false switches it off, and a PUT switches it on again", async () => {
     const topic = await newTopic(server, { dedupe_node: false });
     await topic.write({ node: "me", records: [{ data: 1 }] });
-    expect(column(await topic.diff({ node: "me" }), "$node")).toEqual(["me"]);
+    expect(column(await topic.diff({ node: "me" }), "$node")).toStrictEqual(["me"]);
     await topic.put({});
-    expect(seqs(await topic.diff({ node: "me" }))).toEqual([]);
+    expect(seqs(await topic.diff({ node: "me" }))).toStrictEqual([]);
   });
 });
 
@@ -238,10 +238,10 @@ describe("members of a record", () => {
       { include_tags: true, include_meta: false },
       { ...bare, $tag: "t" },
     ],
-  ])("02.54 with %p", async (request, record) => {
+  ])("02.54 with %j", async (request, record) => {
     const topic = await newTopic(server);
     await topic.write({ records: [{ data: 1, tag: "t", node: "n", meta: { m: 1 } }] });
-    expect((await topic.diff(request)).body.records).toEqual([record]);
+    expect((await topic.diff(request)).body.records).toStrictEqual([record]);
   });
 });
 
@@ -259,15 +259,15 @@ describe("the byte budget", () => {
   test("02.55 a page holds at least one record, whatever the budget", async () => {
     const topic = await newTopic(server);
     await topic.append("large", "larger", 1);
-    expect(await pages(topic, { max_batch_bytes: 1 })).toEqual([1, 1, 1]);
+    expect(await pages(topic, { max_batch_bytes: 1 })).toStrictEqual([1, 1, 1]);
   });
 
   test("02.55 the budget may be reached, not passed; it counts data and meta as they were sent", async () => {
     const topic = await newTopic(server);
     await topic.write('{"records":[{"data":[1,  2],"meta":{ }},{"data":[1,  2],"meta":{ }},{"data":1}]}');
-    expect(await pages(topic, { max_batch_bytes: 19 })).toEqual([1, 2]);
-    expect(await pages(topic, { max_batch_bytes: 20 })).toEqual([2, 1]);
-    expect(await pages(topic, { max_batch_bytes: 21 })).toEqual([3]);
+    expect(await pages(topic, { max_batch_bytes: 19 })).toStrictEqual([1, 2]);
+    expect(await pages(topic, { max_batch_bytes: 20 })).toStrictEqual([2, 1]);
+    expect(await pages(topic, { max_batch_bytes: 21 })).toStrictEqual([3]);
   });
 
   test("02.55 filtered records cost nothing", async () => {
@@ -275,7 +275,7 @@ describe("the byte budget", () => {
     await topic.append(12);
     await topic.write({ node: "me", records: [{ data: "much too large" }] });
     await topic.append(34);
-    expect(seqs(await topic.diff({ node: "me", max_batch_bytes: 4 }))).toEqual([1, 3]);
+    expect(seqs(await topic.diff({ node: "me", max_batch_bytes: 4 }))).toStrictEqual([1, 3]);
   });
 
   test("02.55 1 MiB by default and for 0, at most 8 MiB", async () => {
@@ -287,7 +287,7 @@ describe("the byte budget", () => {
       lengths[budget] = (await topic.diff(`{"max_batch_bytes":${budget}}`)).body.records.length;
     }
     expect((await topic.diff()).body.records).toHaveLength(4);
-    expect(lengths).toEqual({
+    expect(lengths).toStrictEqual({
       "0": 4,
       "1048575": 3,
       "1048576": 4,
@@ -300,6 +300,6 @@ describe("the byte budget", () => {
   test("02.55 nine records of 256 KiB are pages of four", async () => {
     const topic = await newTopic(server);
     await topic.append(...Array(9).fill("x".repeat(262142)));
-    expect(await pages(topic, {})).toEqual([4, 4, 1]);
+    expect(await pages(topic, {})).toStrictEqual([4, 4, 1]);
   });
 });

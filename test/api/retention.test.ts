@@ -16,13 +16,13 @@ describe('discard "old"', () => {
     const { body } = await topic.state();
     expect(reply.body).toMatchObject({ seqs: [1, 2, 3, 4, 5], count: 5, head_seq: 5 });
     expect(body).toMatchObject({ count: 2, bytes: 6, earliest_seq: 4, head_seq: 5 });
-    expect(column(await topic.diff(), "data")).toEqual(["d", "e"]);
+    expect(column(await topic.diff(), "data")).toStrictEqual(["d", "e"]);
   });
 
   test("5.4 cap_records keeps the newest over many writes", async () => {
     const topic = await newTopic(server, { cap_records: 3 });
     for (let i = 1; i <= 7; i++) await topic.append(i);
-    expect(column(await topic.diff(), "data")).toEqual([5, 6, 7]);
+    expect(column(await topic.diff(), "data")).toStrictEqual([5, 6, 7]);
   });
 
   test("02.40 cap_bytes holds exactly its bytes, and a record too large for it is gone at once", async () => {
@@ -62,11 +62,11 @@ describe('discard "old"', () => {
     await topic.write({ records: [{ data: 1 }, { data: 2, tag: "x" }, { data: 3 }] });
     await topic.erase({ match: "x" });
     await topic.append(4);
-    expect(seqs(await topic.diff())).toEqual([1, 3, 4]);
+    expect(seqs(await topic.diff())).toStrictEqual([1, 3, 4]);
     expect((await topic.state()).body).toMatchObject({ count: 3, earliest_seq: 1 });
     await topic.append(5);
     const reply = await topic.diff();
-    expect(seqs(reply)).toEqual([3, 4, 5]);
+    expect(seqs(reply)).toStrictEqual([3, 4, 5]);
     expect(reply.body).toMatchObject({
       earliest_seq: 3,
       tombstone: { gap_from: 1, gap_to: 1, reason: "cap" },
@@ -80,7 +80,7 @@ describe('discard "old"', () => {
     });
     await topic.erase({ match: "even" });
     await topic.put({ cap_records: 2 });
-    expect(seqs(await topic.diff())).toEqual([3, 5]);
+    expect(seqs(await topic.diff())).toStrictEqual([3, 5]);
   });
 
   test("02 section 9.3: both caps in one batch evict what each needs, not more", async () => {
@@ -115,7 +115,7 @@ describe('discard "old"', () => {
       await step();
       seen.push((await topic.state()).body.earliest_seq);
     }
-    expect(seen).toEqual([2, 3, 3, 3, 5, 5, 6, 6, 6]);
+    expect(seen).toStrictEqual([2, 3, 3, 3, 5, 5, 6, 6, 6]);
   });
 });
 
@@ -126,7 +126,7 @@ describe('discard "reject"', () => {
     await topic.append(2, 3);
     const reply = await topic.write(one);
     expect(reply).toMatchObject(full);
-    expect(reply.body.error.detail).toEqual({
+    expect(reply.body.error.detail).toStrictEqual({
       topic: topic.name,
       cap_records: 3,
       cap_bytes: 0,
@@ -154,7 +154,7 @@ describe('discard "reject"', () => {
     [{ cap_bytes: 4 }, ["aaa"], ["aa"]],
     [{ cap_bytes: 4 }, [12, 345], [12, 34]],
     [{ cap_records: 9, cap_bytes: 4 }, [1, 2, 3, 4, 5], [1, 2, 3, 4]],
-  ])("02.38 with %p the batch %p can never fit", async (caps, batch, fitting) => {
+  ])("02.38 with %j the batch %j can never fit", async (caps, batch, fitting) => {
     const topic = await newTopic(server, { ...caps, discard: "reject" });
     const reply = await topic.write({ records: batch.map((data) => ({ data })) });
     expect(reply).toMatchObject(tooLarge);
@@ -171,8 +171,21 @@ describe('discard "reject"', () => {
       () => topic.write(one),
       ({ status }) => status === 200,
     );
-    expect(reply.body.seqs).toEqual([3]);
+    expect(reply.body.seqs).toStrictEqual([3]);
     expect((await topic.diff()).body).toMatchObject({ tombstone: { reason: "ttl", gap_to: 2 } });
+  });
+
+  test("5.4 a write that is refused after a sweep leaves the sweep's result", async () => {
+    const topic = await newTopic(server, { cap_records: 2, discard: "reject", ttl_ms: 150 });
+    await topic.append(1, 2);
+    await Bun.sleep(200);
+    expect(await topic.write({ records: [{ data: 1 }, { data: 2 }, { data: 3 }] })).toMatchObject(tooLarge);
+    expect((await topic.append(3, 4)).body.seqs).toStrictEqual([3, 4]);
+    expect((await topic.state()).body).toMatchObject({ count: 2, bytes: 2, earliest_seq: 3 });
+    expect((await topic.diff()).body).toMatchObject({
+      tombstone: { reason: "ttl", gap_to: 2 },
+      earliest_seq: 3,
+    });
   });
 
   test("02 section 9.2: accepting a write never evicts, with holes neither", async () => {
@@ -180,7 +193,7 @@ describe('discard "reject"', () => {
     await topic.write({ records: [{ data: 1 }, { data: 2, tag: "x" }, { data: 3 }] });
     await topic.erase({ match: "x" });
     await topic.append(4);
-    expect(seqs(await topic.diff())).toEqual([1, 3, 4]);
+    expect(seqs(await topic.diff())).toStrictEqual([1, 3, 4]);
     expect(await topic.write(one)).toMatchObject(full);
     expect((await topic.diff()).body.tombstone).toBeNull();
   });
@@ -191,11 +204,11 @@ describe('discard "reject"', () => {
     await topic.put({ discard: "reject", cap_records: 3, cap_bytes: 2 });
     await topic.put({ discard: "reject", cap_records: 3 });
     expect((await topic.state()).body).toMatchObject({ count: 5, bytes: 5, earliest_seq: 1 });
-    expect(seqs(await topic.diff())).toEqual([1, 2, 3, 4, 5]);
+    expect(seqs(await topic.diff())).toStrictEqual([1, 2, 3, 4, 5]);
     expect(await topic.write(one)).toMatchObject(full);
     await topic.erase({ before_seq: 4 });
     expect((await topic.write(one)).body.first_seq).toBe(6);
-    expect(seqs(await topic.diff())).toEqual([4, 5, 6]);
+    expect(seqs(await topic.diff())).toStrictEqual([4, 5, 6]);
   });
 
   test('4.1 a change to "old" evicts what is beyond the cap', async () => {
@@ -243,7 +256,7 @@ describe("the quota of all topics", () => {
       const reply = await first.write({ ...one, ...more });
       expect(reply).toMatchObject(over);
       expect(reply.headers.get("retry-after")).toBe("1");
-      expect(reply.body.error.detail).toEqual({ limit: "max_total_bytes", max: 300 });
+      expect(reply.body.error.detail).toStrictEqual({ limit: "max_total_bytes", max: 300 });
     }
     expect((await first.state()).body.head_seq).toBe(2);
     await first.erase({ before_seq: 2 });
@@ -313,7 +326,7 @@ describe("the quota of all topics", () => {
     const topic = absentTopic(limited);
     expect(await topic.write(sized(11))).toMatchObject(over);
     expect((await topic.state()).status).toBe(404);
-    expect((await limited.send("GET", "/v0/topics")).body.topics).toEqual([]);
+    expect((await limited.send("GET", "/v0/topics")).body.topics).toStrictEqual([]);
   });
 
   test("02 section 9.8: concurrent writers do not pass it", async () => {

@@ -15,7 +15,7 @@ describe("lost to a cap", () => {
     const topic = await newTopic(server, { cap_records: 2 });
     await topic.append(1, 2, 3, 4, 5);
     const reply = await topic.diff({ from_seq: 0 });
-    expect(reply.body.tombstone).toEqual({
+    expect(reply.body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 3,
       reason: "cap",
@@ -23,7 +23,7 @@ describe("lost to a cap", () => {
       earliest_seq: 4,
       head_seq: 5,
     });
-    expect(seqs(reply)).toEqual([4, 5]);
+    expect(seqs(reply)).toStrictEqual([4, 5]);
     expect(reply.body).toMatchObject({ next_from_seq: 5, earliest_seq: 4, caught_up: true });
   });
 
@@ -40,7 +40,7 @@ describe("lost to a cap", () => {
     const first = await topic.diff();
     const second = await topic.diff({ limit: 1 });
     expect(first.body.tombstone).toMatchObject({ gap_from: 1, gap_to: 1, reason: "cap" });
-    expect(second.body.tombstone).toEqual(first.body.tombstone);
+    expect(second.body.tombstone).toStrictEqual(first.body.tombstone);
     expect(second.body).toMatchObject({ next_from_seq: 2, caught_up: false });
   });
 
@@ -48,7 +48,7 @@ describe("lost to a cap", () => {
     const topic = await newTopic(server, { cap_records: 2 });
     await topic.append(1, 2, 3, 4, 5);
     for (const from_seq of [3, 4, 5]) expect((await topic.diff({ from_seq })).body.tombstone).toBeNull();
-    expect(seqs(await topic.diff({ from_seq: 3 }))).toEqual([4, 5]);
+    expect(seqs(await topic.diff({ from_seq: 3 }))).toStrictEqual([4, 5]);
   });
 
   test("6.4 a gap that everything fell into: no record, caught up", async () => {
@@ -70,7 +70,7 @@ describe("lost to the TTL", () => {
     await topic.append(1, 2, 3);
     await expired(topic);
     const reply = await topic.diff();
-    expect(reply.body.tombstone).toEqual({
+    expect(reply.body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 3,
       reason: "ttl",
@@ -82,7 +82,7 @@ describe("lost to the TTL", () => {
     await topic.put({});
     await topic.append(4);
     const later = await topic.diff();
-    expect(seqs(later)).toEqual([4]);
+    expect(seqs(later)).toStrictEqual([4]);
     expect(later.body.tombstone).toMatchObject({ reason: "ttl", gap_to: 3, head_seq: 4 });
   });
 
@@ -100,7 +100,7 @@ describe("lost to the TTL", () => {
     await topic.append(3);
     await topic.put({ ttl_ms: 350 });
     const reply = await topic.diff();
-    expect(seqs(reply)).toEqual([3]);
+    expect(seqs(reply)).toStrictEqual([3]);
     expect(reply.body.tombstone).toMatchObject({ reason: "ttl", gap_from: 1, gap_to: 2 });
   });
 
@@ -110,7 +110,7 @@ describe("lost to the TTL", () => {
     await topic.put({ cap_records: 2, ttl_ms: 1 });
     await expired(topic);
     const reason = async (from_seq: number) => (await topic.diff({ from_seq })).body.tombstone?.reason;
-    expect(await Promise.all([0, 1, 2, 3, 4].map(reason))).toEqual([
+    expect(await Promise.all([0, 1, 2, 3, 4].map(reason))).toStrictEqual([
       "mixed",
       "mixed",
       "ttl",
@@ -126,7 +126,7 @@ describe("lost to the TTL", () => {
     await topic.put({ cap_records: 1 });
     await topic.append(3, 4, 5);
     const reason = async (from_seq: number) => (await topic.diff({ from_seq })).body.tombstone?.reason;
-    expect(await Promise.all([0, 1, 2, 3, 4].map(reason))).toEqual([
+    expect(await Promise.all([0, 1, 2, 3, 4].map(reason))).toStrictEqual([
       "mixed",
       "mixed",
       "cap",
@@ -143,7 +143,7 @@ describe("deleted on purpose", () => {
     await topic.erase({ before_seq: 3 });
     const reply = await topic.diff();
     expect(reply.body).toMatchObject({ tombstone: null, earliest_seq: 3, next_from_seq: 3, caught_up: true });
-    expect(seqs(reply)).toEqual([3]);
+    expect(seqs(reply)).toStrictEqual([3]);
     expect((await topic.state()).body).toMatchObject({ count: 1, bytes: 3, earliest_seq: 3 });
   });
 
@@ -156,7 +156,7 @@ describe("deleted on purpose", () => {
     await topic.erase(request);
     const reply = await topic.diff();
     expect(reply.body.earliest_seq).toBe(earliest);
-    expect(reply.body.tombstone).toEqual({
+    expect(reply.body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 2,
       reason: "cap",
@@ -164,7 +164,7 @@ describe("deleted on purpose", () => {
       earliest_seq: 3,
       head_seq: 5,
     });
-    expect(seqs(reply)).toEqual([4, 5].filter((seq) => seq >= earliest));
+    expect(seqs(reply)).toStrictEqual([4, 5].filter((seq) => seq >= earliest));
     expect((await topic.diff({ from_seq: 2 })).body.tombstone).toBeNull();
   });
 });
@@ -174,7 +174,7 @@ describe("ahead of the head", () => {
     const topic = await newTopic(server);
     await topic.append(1, 2, 3);
     const reply = await topic.diff({ from_seq: 4 });
-    expect(reply.body.tombstone).toEqual({
+    expect(reply.body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 3,
       reason: "recreated",
@@ -182,7 +182,7 @@ describe("ahead of the head", () => {
       earliest_seq: 1,
       head_seq: 3,
     });
-    expect(seqs(reply)).toEqual([1, 2, 3]);
+    expect(seqs(reply)).toStrictEqual([1, 2, 3]);
     expect(reply.body).toMatchObject({ next_from_seq: 3, caught_up: true, lag: 0 });
   });
 
@@ -198,13 +198,13 @@ describe("ahead of the head", () => {
       earliest_seq: 4,
     });
     expect(reply.body).toMatchObject({ next_from_seq: 4, caught_up: false, lag: 1 });
-    expect(seqs(reply)).toEqual([4]);
+    expect(seqs(reply)).toStrictEqual([4]);
   });
 
   test("02.46 on an empty topic the gap is 1 to 0, and one is missed", async () => {
     const topic = await newTopic(server);
     const { body } = await topic.diff({ from_seq: 1 });
-    expect(body.tombstone).toEqual({
+    expect(body.tombstone).toStrictEqual({
       gap_from: 1,
       gap_to: 0,
       reason: "recreated",
@@ -222,7 +222,7 @@ describe("ahead of the head", () => {
       await topic.append(1);
       const reply = await topic.diff(`{"from_seq":${fromSeq}}`);
       expect(reply.body.tombstone).toMatchObject({ reason: "recreated", gap_from: 1, gap_to: 1 });
-      expect(seqs(reply)).toEqual([1]);
+      expect(seqs(reply)).toStrictEqual([1]);
     },
   );
 
@@ -231,15 +231,15 @@ describe("ahead of the head", () => {
     await topic.append(1, 2, 3);
     await topic.drop();
     await topic.put();
-    expect((await topic.append("new", "newer")).body.seqs).toEqual([1, 2]);
+    expect((await topic.append("new", "newer")).body.seqs).toStrictEqual([1, 2]);
     const above = await topic.diff({ from_seq: 3 });
     const at = await topic.diff({ from_seq: 2 });
     const below = await topic.diff({ from_seq: 1 });
     expect(above.body.tombstone).toMatchObject({ reason: "recreated", gap_to: 2 });
-    expect(seqs(above)).toEqual([1, 2]);
+    expect(seqs(above)).toStrictEqual([1, 2]);
     expect(at.body).toMatchObject({ tombstone: null, records: [], caught_up: true });
     expect(below.body.tombstone).toBeNull();
-    expect(seqs(below)).toEqual([2]);
+    expect(seqs(below)).toStrictEqual([2]);
   });
 
   test("02.47 the floors of the old topic are forgotten", async () => {
@@ -249,6 +249,6 @@ describe("ahead of the head", () => {
     await topic.append(1, 2);
     const reply = await topic.diff();
     expect(reply.body.tombstone).toBeNull();
-    expect(seqs(reply)).toEqual([1, 2]);
+    expect(seqs(reply)).toStrictEqual([1, 2]);
   });
 });

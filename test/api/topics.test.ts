@@ -21,7 +21,7 @@ describe("a few topics", () => {
   test("02.14 names come in byte order", async () => {
     const reply = await list();
     expect(reply.status).toBe(200);
-    expect(names(reply)).toEqual(byteOrder);
+    expect(names(reply)).toStrictEqual(byteOrder);
     expect(reply.body).not.toHaveProperty("next_cursor");
   });
 
@@ -38,7 +38,7 @@ describe("a few topics", () => {
     ["*", []],
     ["", byteOrder],
   ])("02.14 prefix=%s filters", async (prefix, expected) => {
-    expect(names(await list(`?prefix=${prefix}`))).toEqual(expected);
+    expect(names(await list(`?prefix=${prefix}`))).toStrictEqual(expected);
   });
 
   test.each([1, 2, 3, 4, 12, 13])("02.14 pages of %d give each name once", async (size) => {
@@ -51,14 +51,14 @@ describe("a few topics", () => {
       cursor = reply.body.next_cursor;
       expect(page.length).toBe(Math.min(size, byteOrder.length - seen.length + page.length));
     }
-    expect(seen).toEqual(byteOrder);
+    expect(seen).toStrictEqual(byteOrder);
   });
 
   test("02.14 a prefix and pages combine", async () => {
     const first = await list("?prefix=s&page_size=2");
-    expect(names(first)).toEqual(["s1", "s2"]);
+    expect(names(first)).toStrictEqual(["s1", "s2"]);
     const rest = await list(`?prefix=s&page_size=2&cursor=${encodeURIComponent(first.body.next_cursor)}`);
-    expect(names(rest)).toEqual(["s3"]);
+    expect(names(rest)).toStrictEqual(["s3"]);
     expect(rest.body).not.toHaveProperty("next_cursor");
   });
 
@@ -67,9 +67,9 @@ describe("a few topics", () => {
   });
 
   test("02.14 a cursor stands between names, whether its own exists or not", async () => {
-    expect(names(await list(`?cursor=${cursorAfter("s1")}`))).toEqual(["s2", "s3"]);
-    expect(names(await list(`?cursor=${cursorAfter("s1x")}`))).toEqual(["s2", "s3"]);
-    expect(names(await list(`?cursor=${cursorAfter("zzz")}`))).toEqual([]);
+    expect(names(await list(`?cursor=${cursorAfter("s1")}`))).toStrictEqual(["s2", "s3"]);
+    expect(names(await list(`?cursor=${cursorAfter("s1x")}`))).toStrictEqual(["s2", "s3"]);
+    expect(names(await list(`?cursor=${cursorAfter("zzz")}`))).toStrictEqual([]);
   });
 
   test.each(["!!!", "aGVsbG8%3D", "%C3%A9"])("02.15 the cursor %s is refused", async (cursor) => {
@@ -81,7 +81,7 @@ describe("a few topics", () => {
 
   test.each(["{}", '{"after":5}', "[]"])("02.15 a cursor of %s is the start", async (json) => {
     const reply = await list(`?cursor=${encodeURIComponent(btoa(json))}`);
-    expect(names(reply)).toEqual(byteOrder);
+    expect(names(reply)).toStrictEqual(byteOrder);
   });
 
   test("02.14 an item shows the topic's state", async () => {
@@ -89,7 +89,7 @@ describe("a few topics", () => {
     const topic = await newTopic(own, { cap_records: 2, priority: 10, durable: true });
     await topic.append("a", "bb", "ccc");
     const reply = await own.send("GET", "/v0/topics");
-    expect(reply.body).toEqual({
+    expect(reply.body).toStrictEqual({
       topics: [
         expect.objectContaining({ topic: topic.name, head_seq: 3, earliest_seq: 2, count: 2, bytes: 9 }),
       ],
@@ -137,8 +137,8 @@ describe("1002 topics", () => {
   ])("02.15 ?%s lists %d", async (query, length) => {
     const reply = await server.send("GET", `/v0/topics?${query}`);
     expect(reply.status).toBe(200);
-    expect(names(reply)).toEqual(Array.from({ length }, (_, i) => name(i)));
-    expect(reply.body.next_cursor).toEqual(expect.any(String));
+    expect(names(reply)).toStrictEqual(Array.from({ length }, (_, i) => name(i)));
+    expect(reply.body.next_cursor).toStrictEqual(expect.any(String));
   });
 
   test("02.14 a cursor outlives its topic", async () => {
@@ -149,6 +149,6 @@ describe("1002 topics", () => {
       `/v0/topics?page_size=2&prefix=t0&cursor=${encodeURIComponent(first.body.next_cursor)}`,
     );
     await server.send("PUT", `/v0/topics/${name(9)}`);
-    expect(names(next)).toEqual([name(10), name(11)]);
+    expect(names(next)).toStrictEqual([name(10), name(11)]);
   });
 });

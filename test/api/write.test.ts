@@ -13,7 +13,7 @@ describe("creation", () => {
     const first = await topic.write({ records: [{ data: 1 }, { data: 2 }] });
     const second = await topic.write(one);
     expect(first.status).toBe(201);
-    expect(first.body).toEqual({
+    expect(first.body).toStrictEqual({
       topic: topic.name,
       first_seq: 1,
       last_seq: 2,
@@ -34,14 +34,14 @@ describe("creation", () => {
       count: 1,
       created: false,
     });
-    expect((await topic.state()).body.config).toEqual(defaults);
+    expect((await topic.state()).body.config).toStrictEqual(defaults);
   });
 
   test("02.19 create:false does not create", async () => {
     const topic = absentTopic(server);
     const reply = await topic.write({ ...one, create: false });
     expect(reply).toMatchObject({ status: 404, body: { error: { code: "topic_not_found" } } });
-    expect(reply.body.error.detail).toEqual({ topic: topic.name });
+    expect(reply.body.error.detail).toStrictEqual({ topic: topic.name });
     expect((await topic.state()).status).toBe(404);
     await topic.put();
     expect((await topic.write({ ...one, create: false })).status).toBe(200);
@@ -52,7 +52,7 @@ describe("creation", () => {
     const reply = await topic.write({ ...one, config: { cap_records: 3, lease_ms: 1, durable: true } });
     const { config } = (await topic.state()).body;
     expect(reply).toMatchObject({ status: 201, body: { created: true } });
-    expect(config).toEqual({
+    expect(config).toStrictEqual({
       ...defaults,
       cap_records: 3,
       lease_ms: 100,
@@ -62,7 +62,7 @@ describe("creation", () => {
   });
 
   test.each([{ cap_records: 1 }, { type: "queue" }, { auto_create: false }, { dead_letter: "_x" }, null])(
-    "02.20 on an existing topic the inline config %p changes nothing",
+    "02.20 on an existing topic the inline config %j changes nothing",
     async (config) => {
       const topic = await newTopic(server, { priority: 3 });
       await topic.append(1);
@@ -79,7 +79,7 @@ describe("creation", () => {
     [{ config: {}, create: null }, 201],
     [{ config: null, create: true }, 201],
     [{ config: null }, 201],
-  ])("02.20 %p on an absent topic is %d", async (options, status) => {
+  ])("02.20 %j on an absent topic is %d", async (options, status) => {
     const topic = absentTopic(server);
     expect((await topic.write({ ...one, ...options })).status).toBe(status);
     expect((await topic.state()).status).toBe(status === 201 ? 200 : 404);
@@ -91,12 +91,12 @@ describe("creation", () => {
   });
 
   test.each([{ dead_letter: "_x" }, { type: "queue", dead_letter: "" }])(
-    "5.1 the config %p creates no topic",
+    "5.1 the config %j creates no topic",
     async (config) => {
       const topic = absentTopic(server);
       const reply = await topic.write({ ...one, config });
       expect(reply).toMatchObject(invalid);
-      expect(reply.body.error.detail).toEqual({ dead_letter: config.dead_letter });
+      expect(reply.body.error.detail).toStrictEqual({ dead_letter: config.dead_letter });
       expect((await topic.state()).status).toBe(404);
     },
   );
@@ -169,8 +169,8 @@ describe("all or nothing", () => {
     for (const read of reads) expect(read.body.records.length % 5).toBe(0);
     const records = column(await topic.diff(), "data");
     for (const [batch, { body }] of replies.entries()) {
-      expect(body.seqs).toEqual([0, 1, 2, 3, 4].map((i) => body.first_seq + i));
-      expect(records.slice(body.first_seq - 1, body.last_seq)).toEqual(
+      expect(body.seqs).toStrictEqual([0, 1, 2, 3, 4].map((i) => body.first_seq + i));
+      expect(records.slice(body.first_seq - 1, body.last_seq)).toStrictEqual(
         [0, 1, 2, 3, 4].map((i) => [batch, i]),
       );
     }
@@ -184,7 +184,7 @@ describe("limits", () => {
     const topic = absentTopic(server);
     const reply = await topic.write(batch(10000));
     expect(reply).toMatchObject({ status: 201, body: { first_seq: 1, last_seq: 10000, count: 10000 } });
-    expect(reply.body.seqs).toEqual(Array.from({ length: 10000 }, (_, i) => i + 1));
+    expect(reply.body.seqs).toStrictEqual(Array.from({ length: 10000 }, (_, i) => i + 1));
     expect((await topic.state()).body).toMatchObject({ head_seq: 10000, count: 10000, bytes: 10000 });
   });
 
@@ -193,7 +193,7 @@ describe("limits", () => {
     const many = await topic.write(batch(10001));
     const none = await topic.write(batch(0));
     expect(many.status).toBe(400);
-    expect(many.body.error).toEqual({ code: "batch_too_large", message: expect.any(String) });
+    expect(many.body.error).toStrictEqual({ code: "batch_too_large", message: expect.any(String) });
     expect(none).toMatchObject(invalid);
     expect((await topic.state()).status).toBe(404);
   });
@@ -226,7 +226,7 @@ describe("limits", () => {
     if (passes) expect(reply.status).toBe(201);
     else {
       expect(reply.status).toBe(400);
-      expect(reply.body.error).toEqual({ code: "invalid_request", message: expect.any(String) });
+      expect(reply.body.error).toStrictEqual({ code: "invalid_request", message: expect.any(String) });
     }
   });
 
@@ -245,7 +245,7 @@ describe("limits", () => {
     if (passes) expect(reply.status).toBe(201);
     else {
       expect(reply.status).toBe(400);
-      expect(reply.body.error).toEqual({ code: "record_too_large", message: expect.any(String) });
+      expect(reply.body.error).toStrictEqual({ code: "record_too_large", message: expect.any(String) });
     }
     expect((await topic.state()).status).toBe(passes ? 200 : 404);
   });
@@ -276,7 +276,7 @@ describe("records as stored", () => {
   test("02.26 null is data", async () => {
     const topic = await newTopic(server);
     await topic.append(null);
-    expect(column(await topic.diff(), "data")).toEqual([null]);
+    expect(column(await topic.diff(), "data")).toStrictEqual([null]);
   });
 
   test("2 only the record's own fields are kept, and absent ones stay absent", async () => {
@@ -290,7 +290,7 @@ describe("records as stored", () => {
     });
     const { body } = await topic.diff({ include_tags: true });
     const $ts = expect.any(Number);
-    expect(body.records).toEqual([
+    expect(body.records).toStrictEqual([
       { $seq: 1, $ts, data: 1 },
       { $seq: 2, $ts, data: 2 },
       { $seq: 3, $ts, $tag: "t", $node: "n", data: 3, meta: { m: 1 } },
@@ -304,7 +304,7 @@ describe("records as stored", () => {
     await topic.write({ node: "", records: [{ data: 5 }] });
     await topic.write({ node: null, records: [{ data: 6 }] });
     const nodes = column(await topic.diff(), "$node");
-    expect(nodes).toEqual(["batch", "own", "batch", "", "", undefined]);
+    expect(nodes).toStrictEqual(["batch", "own", "batch", "", "", undefined]);
   });
 
   test("2 tags and nodes keep every character", async () => {
@@ -312,8 +312,8 @@ describe("records as stored", () => {
     const texts = ["", " ", "a\0b", '\u001f\n\t"\\/', "é", "😀", "\u2028", "\uffff", "\uE000", "*", "%_?["];
     await topic.write({ records: texts.map((text) => ({ data: 0, tag: text, node: text })) });
     const reply = await topic.diff({ include_tags: true });
-    expect(column(reply, "$tag")).toEqual(texts);
-    expect(column(reply, "$node")).toEqual(texts);
+    expect(column(reply, "$tag")).toStrictEqual(texts);
+    expect(column(reply, "$node")).toStrictEqual(texts);
   });
 
   test("02.30 one $ts for a batch, taken from the server's clock", async () => {
@@ -332,7 +332,7 @@ describe("records as stored", () => {
     for (let round = 0; round < 5; round++) await together(40, (i) => topic.append(i));
     const stamps = column(await topic.diff({ limit: 1000 }), "$ts") as number[];
     expect(stamps).toHaveLength(200);
-    expect(stamps).toEqual(stamps.toSorted((a, b) => a - b));
+    expect(stamps).toStrictEqual(stamps.toSorted((a, b) => a - b));
   });
 
   test("P6 seqs are dense: refused writes use none", async () => {
@@ -341,7 +341,7 @@ describe("records as stored", () => {
       topic.write({ records: i % 3 === 0 ? [{ data: i }, {}] : [{ data: i }, { data: i }] }),
     );
     expect(replies.filter(({ status }) => status === 400)).toHaveLength(10);
-    expect(seqs(await topic.diff())).toEqual(Array.from({ length: 40 }, (_, i) => i + 1));
+    expect(seqs(await topic.diff())).toStrictEqual(Array.from({ length: 40 }, (_, i) => i + 1));
   });
 });
 
@@ -366,7 +366,7 @@ describe("return_seqs", () => {
       created: false,
       deduped: false,
     });
-    expect(body.seqs).toEqual(shown ? [1, 2] : undefined);
+    expect(body.seqs).toStrictEqual(shown ? [1, 2] : undefined);
     expect(Object.keys(body).includes("seqs")).toBe(shown);
   });
 });

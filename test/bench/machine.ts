@@ -1,6 +1,6 @@
 /** Where the figures come from; without this they say nothing. */
 import { readFile } from "node:fs/promises";
-import { cpus, release, totalmem } from "node:os";
+import { cpus, loadavg, release, totalmem } from "node:os";
 import { resolve } from "node:path";
 
 export interface Machine {
@@ -14,6 +14,8 @@ export interface Machine {
   readonly redis: string;
   readonly wrk: string;
   readonly date: string;
+  /** Runnable processes before the run: what else this machine had to do. */
+  readonly loadAverage: number;
 }
 
 export async function describeMachine(directory: string): Promise<Machine> {
@@ -27,6 +29,7 @@ export async function describeMachine(directory: string): Promise<Machine> {
     redis: versionOf(["redis-server", "--version"], /v=(\S+)/),
     wrk: versionOf(["wrk", "--version"], /^wrk (\S+)/),
     date: new Date().toISOString(),
+    loadAverage: loadavg()[0] ?? 0,
   };
 }
 

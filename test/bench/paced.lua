@@ -12,6 +12,9 @@ ffi.cdef("typedef struct { long sec; long nsec; } clock_time; int clock_gettime(
 
 local time = ffi.new("clock_time")
 
+-- wrk needs up to 0.1 s to end, so only a request that was due longer ago was held up by the server.
+local UNANSWERED_MS = 200
+
 -- Milliseconds since the Unix epoch.
 local function now()
   ffi.C.clock_gettime(0, time)
@@ -19,11 +22,12 @@ local function now()
 end
 
 local threads = {}
-local load_request, interval, due, late, sent_at
+local load_request, late, sent_at
 
--- Pairs of time and latency. Global, because `done` asks each thread for them by name.
+-- Global, because `done` asks each thread for them by name. `samples` are pairs of time and latency.
 samples = {}
 failed = 0
+due, interval = nil, nil
 
 function setup(thread)
   threads[#threads + 1] = thread
@@ -64,10 +68,17 @@ end
 function done(summary)
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout
+  local ended = now()
   local texts = {}
   for _, thread in ipairs(threads) do
+    local numbers = thread:get("samples")
     broken = broken + thread:get("failed")
-    for _, number in ipairs(thread:get("samples")) do texts[#texts + 1] = string.format("%.3f", number) end
+    -- What was due and has no answer yet has waited at least until now.
+    for missed = thread:get("due") or ended, ended - UNANSWERED_MS, thread:get("interval") do
+      numbers[#numbers + 1] = missed
+      numbers[#numbers + 1] = ended - missed
+    end
+    for _, number in ipairs(numbers) do texts[#texts + 1] = string.format("%.3f", number) end
   end
   print(string.format('{"failed":%d,"samples":[%s]}', broken, table.concat(texts, ",")))
 end

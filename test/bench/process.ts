@@ -21,23 +21,22 @@ export interface Memory {
 }
 
 const children = new Set<Bun.Subprocess>();
-const directories = new Set<string>();
+/** Temporary directories, and how to remove each: once, however many ask for it. */
+const directories = new Map<string, () => Promise<void>>();
 
-/** Makes Ctrl-C and the like end every child and remove every directory before this process ends. */
-export function endWithSignals(): void {
-  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    process.once(signal, async () => {
-      await endEverything();
-      process.exit(130);
-    });
-  }
+/** Resolves when Ctrl-C or the like asks the run to end. */
+export function askedToEnd(): Promise<void> {
+  const asked = Promise.withResolvers<void>();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => asked.resolve());
+  return asked.promise;
 }
 
+/** Ends every child and removes every directory. */
 export async function endEverything(): Promise<void> {
   const running = [...children];
   for (const child of running) child.kill("SIGKILL");
   await Promise.all(running.map((child) => child.exited));
-  await Promise.all([...directories].map((path) => rm(path, { recursive: true, force: true })));
+  await Promise.all([...directories.values()].map((remove) => remove()));
 }
 
 /** Starts a program that belongs to this run. Its output goes to `log`, or nowhere. */
@@ -86,11 +85,13 @@ export async function temporaryDirectory(
 ): Promise<AsyncDisposable & { readonly path: string }> {
   await mkdir(parent, { recursive: true });
   const path = await mkdtemp(join(parent, "topics-bench-"));
-  directories.add(path);
+  let removed: Promise<void> | undefined;
   const remove = async () => {
-    await rm(path, { recursive: true, force: true });
+    removed ??= rm(path, { recursive: true, force: true });
+    await removed;
     directories.delete(path);
   };
+  directories.set(path, remove);
   return { path, [Symbol.asyncDispose]: remove };
 }
 

@@ -37,10 +37,10 @@ export function describe(report: Report): string {
 }
 
 function describeMachine({ machine, settings, server }: Report): string {
-  const { cpu, cores, memoryBytes, kernel, bun, fileSystem, redis, wrk, date } = machine;
+  const { cpu, cores, memoryBytes, kernel, bun, fileSystem, redis, wrk, date, loadAverage } = machine;
   return [
     `${cpu}, ${cores} cores (shared by server and load), ${gib(memoryBytes)}, Linux ${kernel}, ${fileSystem}`,
-    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, topics ${server?.version ?? NONE}, ${date}`,
+    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, topics ${server?.version ?? NONE}, ${date}, load average ${fraction(loadAverage, 2)} before`,
     "cpu: share of a core; load cpu: that of the load generator, and with ! it may be what limits the row",
     `${settings.seconds} s a row, median of ${settings.times}${settings.quick ? ", --quick sizes" : ""}`,
   ].join("\n");
@@ -114,31 +114,18 @@ function describeWork(operations: Operation[]): string {
     requests === 0
       ? ["0", NONE, NONE, NONE]
       : [whole(requests), ...[p50Ms, p99Ms, maxMs].map((ms) => fraction(ms, 2))];
-  const columns = [
-    "before: n",
-    "p50",
-    "p99",
-    "max",
-    "during: n",
-    "p50",
-    "p99",
-    "max",
-    "after: n",
-    "p50",
-    "p99",
-    "max",
-  ];
-  const rows = operations.flatMap(({ name, callMs, inexact, ...seen }) =>
-    (["appends", "diffs"] as const).map((load, i) => [
+  const rows = operations.flatMap(({ name, inexact, stretches }) =>
+    stretches.map((stretch, i) => [
       ...(i === 0 ? [name, inexact.length === 0 ? "exact" : "NO"] : ["", ""]),
-      load,
-      i === 0 ? fraction(callMs, 1) : "",
-      ...cells(seen[load].before),
-      ...cells(seen[load].during),
-      ...cells(seen[load].after),
+      stretch.name,
+      fraction(stretch.lengthMs, 1),
+      ...cells(stretch.appends),
+      ...cells(stretch.diffs),
     ]),
   );
-  return table(["work", "answer", "others", "call", ...columns], rows, 3);
+  const latencyColumns = ["p50", "p99", "max"];
+  const columns = ["long", "appends", ...latencyColumns, "diffs", ...latencyColumns];
+  return table(["work", "answer", "others", ...columns], rows, 3);
 }
 
 /** Columns as wide as their widest cell; the first `leftColumns` hold words, the others numbers. */

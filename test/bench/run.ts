@@ -11,7 +11,7 @@ import { parseArgs } from "node:util";
 import { measureGrowth } from "./growth.ts";
 import type { Bench } from "./loads.ts";
 import { describeMachine } from "./machine.ts";
-import { endEverything, endWithSignals } from "./process.ts";
+import { askedToEnd, endEverything } from "./process.ts";
 import { describe, type Report } from "./report.ts";
 import { findBinary, withServer } from "./server.ts";
 import { measureThroughput, ratios } from "./throughput.ts";
@@ -44,11 +44,19 @@ const options = {
 } as const;
 
 const flags = readFlags();
-endWithSignals();
+let asked = false;
+askedToEnd().then(async () => {
+  asked = true;
+  await endEverything();
+  process.exit(130);
+});
 try {
   const report = await measureAll();
   process.stdout.write(flags.json ? `${JSON.stringify(report, null, 2)}\n` : describe(report));
   if (report.work.some(({ inexact }) => inexact.length > 0)) process.exitCode = 1;
+} catch (error) {
+  // Once the run is asked to end, its children die under it; that is no error to report.
+  if (!asked) throw error;
 } finally {
   await endEverything();
 }
@@ -58,13 +66,14 @@ async function measureAll(): Promise<Report> {
   const tools = await findTools(say);
   for (const line of tools.omitted) say(line);
   const { seconds, times, quick, wanted, directory } = flags;
+  const machine = await describeMachine(directory);
   const binary = tools.wrk ? await findBinary(flags.binary) : "";
   const bench: Bench = { binary, directory, seconds, times, quick, say };
   const versionOf = () => withServer(binary, directory, async (server) => server.version);
   const server = tools.wrk ? { binary, version: await versionOf() } : undefined;
   const throughput = wanted("throughput") ? await measureThroughput(bench, tools) : [];
   return {
-    machine: await describeMachine(directory),
+    machine,
     settings: { seconds, times, quick },
     server,
     throughput,

@@ -15,10 +15,16 @@ const DIFF_CONNECTIONS = 2;
 /** 1000 appends and 500 reads per second in all: enough to see a stall, not enough to be one. */
 const INTERVAL_MS = 4;
 const TAIL_RECORDS = 10;
+/** Records of the topic that the paced reads look at. */
+const SMALL_RECORDS = 1000;
 /** One record in so many has another tag and stays. */
 const KEPT_STEP = 1001;
 const CAP_RECORDS = 10;
 const RAMP_MS = 500;
+/** A stall is over when so many appends in a row are answered within so many milliseconds. */
+const QUICK_ANSWERS = 20;
+const QUICK_MS = 10;
+const CAUGHT_UP_DEADLINE_MS = 30_000;
 /** A server is at rest when it uses less than this share of a core. */
 const REST_SHARE = 0.02;
 const REST_DEADLINE_MS = 20_000;
@@ -30,12 +36,12 @@ export interface Latencies {
   readonly maxMs: number;
 }
 
-export interface Seen {
-  readonly before: Latencies;
-  /** Requests on the way while the call was. */
-  readonly during: Latencies;
-  /** Requests sent after its answer: a server may have put work off. */
-  readonly after: Latencies;
+/** A stretch of time beside the call, and what the paced requests saw in it. */
+export interface Stretch {
+  readonly name: "before" | "during the call" | "reading the rest" | "after";
+  readonly lengthMs: number;
+  readonly appends: Latencies;
+  readonly diffs: Latencies;
 }
 
 export interface Operation {
@@ -43,8 +49,7 @@ export interface Operation {
   readonly callMs: number;
   /** What was not as it has to be; empty if all was exact. */
   readonly inexact: string[];
-  readonly appends: Seen;
-  readonly diffs: Seen;
+  readonly stretches: Stretch[];
 }
 
 interface Plan {
@@ -52,7 +57,7 @@ interface Plan {
   readonly stored: number;
   tagOf?(seq: number): string | undefined;
   act(url: string): Promise<Reply>;
-  /** Compares the answer and what can be read after it with what has to be. */
+  /** Compares the answer, and what can be read at once behind it, with what has to be. */
   check(url: string, reply: Reply): Promise<string[]>;
 }
 
@@ -153,36 +158,67 @@ async function carryOut(bench: Bench, server: Server, plan: Plan): Promise<Opera
   const { url } = server;
   const windowMs = bench.quick ? 1000 : 3000;
   await fill(url, TOPIC, plan.stored, plan.tagOf?.bind(plan));
-  await fill(url, "small", TAIL_RECORDS * 100);
+  await fill(url, "small", SMALL_RECORDS);
   await atRest(server.pid);
   const appends = pace(appendLoad(url, "other", 1), APPEND_CONNECTIONS, INTERVAL_MS);
   const diffs = pace(
-    diffLoad(url, "small", "tail", TAIL_RECORDS * 100, TAIL_RECORDS),
+    diffLoad(url, "small", "tail", SMALL_RECORDS, TAIL_RECORDS),
     DIFF_CONNECTIONS,
     INTERVAL_MS,
   );
   await Bun.sleep(RAMP_MS);
-  const rampedAt = Date.now();
+  const marks = [now()];
   await Bun.sleep(windowMs);
-  const startedAt = Date.now();
-  const startedMs = performance.now();
+  marks.push(now());
   const reply = await plan.act(url);
-  const callMs = performance.now() - startedMs;
-  const answeredAt = Date.now();
+  marks.push(now());
   const inexact = await plan.check(url, reply);
+  marks.push(now());
   await Bun.sleep(windowMs);
+  marks.push(now());
+  await caughtUp(bench, url);
   const [appendSamples, diffSamples] = await Promise.all([appends.stop(), diffs.stop()]);
-  const seen = (samples: Sample[]) => divide(samples, rampedAt, startedAt, answeredAt);
-  return { name: plan.name, callMs, inexact, appends: seen(appendSamples), diffs: seen(diffSamples) };
+  const stretches = divide(marks, appendSamples, diffSamples);
+  return { name: plan.name, callMs: marks[2]! - marks[1]!, inexact, stretches };
 }
 
-function divide(samples: Sample[], rampedAt: number, startedAt: number, answeredAt: number): Seen {
-  const end = (sample: Sample) => sample.at + sample.latencyMs;
-  return {
-    before: latencies(samples.filter((sample) => sample.at >= rampedAt && end(sample) < startedAt)),
-    during: latencies(samples.filter((sample) => sample.at <= answeredAt && end(sample) >= startedAt)),
-    after: latencies(samples.filter((sample) => sample.at > answeredAt)),
+/** Waits until the paced requests that a stall has held up are answered, so that their latency is known. */
+async function caughtUp(bench: Bench, url: string): Promise<void> {
+  const deadline = now() + CAUGHT_UP_DEADLINE_MS;
+  for (let quick = 0; quick < QUICK_ANSWERS; ) {
+    const before = now();
+    if (before > deadline) return bench.say(`work: others still wait, ${CAUGHT_UP_DEADLINE_MS} ms later`);
+    await fill(url, "other", 1);
+    quick = now() - before < QUICK_MS ? quick + 1 : 0;
+    await Bun.sleep(RAMP_MS / QUICK_ANSWERS);
+  }
+}
+
+/** Milliseconds since the epoch, with a fraction: the clock of the paced load. */
+const now = () => performance.timeOrigin + performance.now();
+
+/**
+ * Puts each request where it was on the way. One that began before the call and ended in it was held up
+ * by the call and counts there; the same goes for the reading. Server work that is put off shows after.
+ */
+function divide(marks: number[], appends: Sample[], diffs: Sample[]): Stretch[] {
+  const [rampedAt, calledAt, answeredAt, readAt, endedAt] = marks as [number, number, number, number, number];
+  const nameOf = ({ at, latencyMs }: Sample): Stretch["name"] | undefined => {
+    if (at < rampedAt || at > endedAt) return undefined;
+    if (at + latencyMs < calledAt) return "before";
+    if (at < answeredAt) return "during the call";
+    return at < readAt ? "reading the rest" : "after";
   };
+  const stretch = (name: Stretch["name"], lengthMs: number): Stretch => {
+    const seen = (samples: Sample[]) => latencies(samples.filter((sample) => nameOf(sample) === name));
+    return { name, lengthMs, appends: seen(appends), diffs: seen(diffs) };
+  };
+  return [
+    stretch("before", calledAt - rampedAt),
+    stretch("during the call", answeredAt - calledAt),
+    stretch("reading the rest", readAt - answeredAt),
+    stretch("after", endedAt - readAt),
+  ];
 }
 
 function latencies(samples: Sample[]): Latencies {

@@ -1,8 +1,10 @@
 /** The durability classes: what each of them still holds after a kill and after a clean stop. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, defaults, type Topic } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 interface Entry {
   readonly $seq: number;

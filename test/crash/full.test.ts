@@ -3,12 +3,14 @@
  *
  * The data directory lies on a small file system of its own, which takes the right to mount one.
  */
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { closeSync, openSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { Reply } from "../support/server.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, column, type Topic } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 interface Disk extends AsyncDisposable {
   /** A data directory on the disk, not made yet. */

@@ -1,12 +1,14 @@
 /** Topics, seqs and keys across restarts of every kind, also many of them and in the middle of a start. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { command, type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
-import { absentTopic, defaults, seqs, type Topic, together, until } from "../support/topics.ts";
+import { absentTopic, column, defaults, seqs, type Topic, together, until } from "../support/topics.ts";
 
+setDefaultTimeout(30_000);
+
+const classes = ["ephemeral", "memory", "disk", "fsync"];
 const signals = ["SIGKILL", "SIGTERM"] as const;
 const stored = ["fsync", "disk"];
-const everyWay = stored.flatMap((durability) => signals.map((signal) => [durability, signal] as const));
 
 async function restart(server: SpawnedServer, signal: NodeJS.Signals, env: Record<string, string> = {}) {
   await server.stop(signal);
@@ -49,51 +51,51 @@ describe("topics", () => {
   test("06.14 a deleted one stays gone after an immediate kill", async () => {
     await using dir = await temporaryDirectory();
     await using first = await spawnServer({ dir: dir.path });
-    for (const durability of ["fsync", "disk", "memory", "ephemeral"]) {
+    for (const durability of classes) {
       await absentTopic(first, durability).put({ durability });
       await absentTopic(first, durability).append(1);
     }
-    await together(4, (i) => absentTopic(first, ["fsync", "disk", "memory", "ephemeral"][i]!).drop());
+    await together(4, (i) => absentTopic(first, classes[i]!).drop());
     await using second = await restart(first, "SIGKILL");
     expect((await second.send("GET", "/v0/topics")).body.topics).toEqual([]);
     expect((await absentTopic(second, "fsync").state()).status).toBe(404);
   });
 
-  test.each(["ephemeral", "memory", "disk", "fsync"])(
-    "06.15 a new %s one survives an immediate kill, however it was made",
-    async (durability) => {
-      await using dir = await temporaryDirectory();
-      const config = { durability, cap_records: 9 };
-      const makings = [
-        (topic: Topic) => topic.put(config),
-        (topic: Topic) => topic.write({ records: [{ data: 1 }], config }),
-      ];
-      for (const [i, make] of makings.entries()) {
-        await using server = await spawnServer({ dir: dir.path });
-        expect((await make(absentTopic(server, `t${i}`))).status).toBe(201);
-        await server.stop("SIGKILL");
-      }
-      await using last = await spawnServer({ dir: dir.path });
-      const expected = { ...defaults, ...config, durable: durability === "fsync" };
-      for (const name of ["t0", "t1"]) {
-        expect((await absentTopic(last, name).state()).body.config).toEqual(expected);
-      }
-    },
-  );
+  test("06.15 new ones of every class survive an immediate kill, however they were made", async () => {
+    await using dir = await temporaryDirectory();
+    await using first = await spawnServer({ dir: dir.path });
+    const configs = classes.map((durability) => ({ durability, cap_records: 9 }));
+    const replies = await together(8, (i) => {
+      const config = configs[i % 4]!;
+      const topic = absentTopic(first, `${i < 4 ? "put" : "written"}-${config.durability}`);
+      return i < 4 ? topic.put(config) : topic.write({ records: [{ data: 1 }], config });
+    });
+    await first.stop("SIGKILL");
+    expect(replies.map(({ status }) => status)).toEqual(Array(8).fill(201));
 
-  test.each(["ephemeral", "memory", "disk", "fsync"])(
-    "06.15 the changed config of a %s one survives an immediate kill",
-    async (durability) => {
-      await using dir = await temporaryDirectory();
-      await using first = await spawnServer({ dir: dir.path });
-      await absentTopic(first, "t").put({ durability, priority: 1 });
-      const { config } = (await absentTopic(first, "t").put({ durability, ttl_ms: 5000, discard: "reject" }))
-        .body;
-      await using second = await restart(first, "SIGKILL");
-      expect((await absentTopic(second, "t").state()).body.config).toEqual(config);
-      expect(config).toMatchObject({ priority: null, ttl_ms: 5000, discard: "reject" });
-    },
-  );
+    await using second = await spawnServer({ dir: dir.path });
+    for (const config of configs) {
+      const expected = { ...defaults, ...config, durable: config.durability === "fsync" };
+      for (const how of ["put", "written"]) {
+        const { body } = await absentTopic(second, `${how}-${config.durability}`).state();
+        expect(body.config).toEqual(expected);
+      }
+    }
+  });
+
+  test("06.15 changed configs of every class survive an immediate kill", async () => {
+    await using dir = await temporaryDirectory();
+    await using first = await spawnServer({ dir: dir.path });
+    for (const durability of classes) await absentTopic(first, durability).put({ durability, priority: 1 });
+    const changed = await together(4, (i) =>
+      absentTopic(first, classes[i]!).put({ durability: classes[i], ttl_ms: 5000, discard: "reject" }),
+    );
+    await using second = await restart(first, "SIGKILL");
+    for (const { body } of changed) {
+      expect((await absentTopic(second, body.topic).state()).body.config).toEqual(body.config);
+      expect(body.config).toMatchObject({ priority: null, ttl_ms: 5000, discard: "reject" });
+    }
+  });
 
   test("06.47 created by several at once, there is one after a kill", async () => {
     await using dir = await temporaryDirectory();
@@ -107,80 +109,77 @@ describe("topics", () => {
     expect((await absentTopic(second, "t").state()).body.config).toEqual(config);
   });
 
-  test.each(everyWay)(
-    "deleted and made again as %s, one holds its new record after %s",
-    async (durability, signal) => {
+  test.each(signals)(
+    "06 row 11: deleted and made again, they hold their new records after %s",
+    async (signal) => {
       await using dir = await temporaryDirectory();
       await using first = await spawnServer({ dir: dir.path });
-      const topic = absentTopic(first, "t");
-      await topic.put({ durability, cap_records: 2 });
-      await topic.write({
-        records: [{ data: "old" }, { data: "old" }, { data: "old" }],
-        idempotency_key: "k",
-      });
-      await topic.drop();
-      await topic.put({ durability });
-      const again = await topic.write({ records: [{ data: "new" }], idempotency_key: "k" });
-      expect(again.body).toMatchObject({ first_seq: 1, deduped: false });
-      const before = await seen(topic);
+      for (const durability of stored) {
+        const topic = absentTopic(first, durability);
+        await topic.put({ durability, cap_records: 2 });
+        await topic.write({
+          records: [{ data: "old" }, { data: "old" }, { data: "old" }],
+          idempotency_key: "k",
+        });
+        await topic.drop();
+        await topic.put({ durability });
+        const again = await topic.write({ records: [{ data: "new" }], idempotency_key: "k" });
+        expect(again.body).toMatchObject({ first_seq: 1, deduped: false });
+      }
+      const before = await seenAll(first, stored);
 
       await using second = await restart(first, signal);
-      expect(await seen(absentTopic(second, "t"))).toEqual(before);
-      expect(before.read).toMatchObject({ records: [{ $seq: 1, data: "new" }], tombstone: null });
+      expect(await seenAll(second, stored)).toEqual(before);
+      for (const { read } of before) {
+        expect(read).toMatchObject({ records: [{ $seq: 1, data: "new" }], tombstone: null });
+      }
     },
   );
 });
 
 describe("seqs", () => {
-  test.each(stored)(
-    "06.20 06 row 4: of a %s topic only grow, over kills and a clean stop",
-    async (durability) => {
-      await using dir = await temporaryDirectory();
-      const written: [number, string][] = [];
-      for (const [round, signal] of (
-        ["SIGKILL", "SIGTERM", "SIGKILL", "SIGKILL", "SIGTERM"] as const
-      ).entries()) {
-        await using server = await spawnServer({ dir: dir.path });
-        const topic = absentTopic(server, "t");
+  test("06.20 06 row 4: only grow, over kills and clean stops", async () => {
+    await using dir = await temporaryDirectory();
+    const written: { $seq: number; data: string }[] = [];
+    for (const [round, signal] of (
+      ["SIGKILL", "SIGTERM", "SIGKILL", "SIGKILL", "SIGTERM"] as const
+    ).entries()) {
+      await using server = await spawnServer({ dir: dir.path });
+      const data = ["a", "b", "c"].map((letter) => `${round}${letter}`);
+      for (const durability of stored) {
+        const topic = absentTopic(server, durability);
         if (round === 0) await topic.put({ durability });
-        const { body } = await topic.diff();
-        expect(body.records.map(({ $seq, data }: { $seq: number; data: string }) => [$seq, data])).toEqual(
-          written,
-        );
-        const reply = await topic.append(`${round}a`, `${round}b`, `${round}c`);
-        expect(reply.body.seqs).toEqual([1, 2, 3].map((i) => written.length + i));
-        reply.body.seqs.forEach((seq: number, i: number) => {
-          written.push([seq, `${round}${"abc"[i]}`]);
-        });
-        await server.stop(signal);
+        expect((await topic.diff()).body.records).toMatchObject(written);
+        expect((await topic.append(...data)).body.seqs).toEqual([1, 2, 3].map((i) => written.length + i));
       }
-      await using last = await spawnServer({ dir: dir.path });
-      expect((await absentTopic(last, "t").state()).body).toMatchObject({
-        head_seq: 15,
-        count: 15,
-        earliest_seq: 1,
-      });
-    },
-  );
+      const head = written.length;
+      written.push(...data.map((text, i) => ({ $seq: head + i + 1, data: text })));
+      await server.stop(signal);
+    }
+    await using last = await spawnServer({ dir: dir.path });
+    for (const name of stored) {
+      const { body } = await absentTopic(last, name).diff();
+      expect(body).toMatchObject({ records: written, head_seq: 15, earliest_seq: 1 });
+    }
+  });
 
-  test.each(stored)(
-    "06 row 10: records of a %s topic acked between kills are all there",
-    async (durability) => {
-      await using dir = await temporaryDirectory();
-      for (let round = 0; round < 4; round++) {
-        await using server = await spawnServer({ dir: dir.path });
-        const topic = absentTopic(server, "t");
-        if (round === 0) await topic.put({ durability });
-        await together(50, () => topic.append(round, round));
-        await server.stop("SIGKILL");
+  test("06 row 10: of records that were acked between kills are all there", async () => {
+    await using dir = await temporaryDirectory();
+    for (let round = 0; round < 4; round++) {
+      await using server = await spawnServer({ dir: dir.path });
+      for (const durability of stored) {
+        if (round === 0) await absentTopic(server, durability).put({ durability });
+        await together(50, () => absentTopic(server, durability).append(round, round));
       }
-      await using last = await spawnServer({ dir: dir.path });
-      const reply = await absentTopic(last, "t").diff({ limit: 1000 });
+      await server.stop("SIGKILL");
+    }
+    await using last = await spawnServer({ dir: dir.path });
+    for (const name of stored) {
+      const reply = await absentTopic(last, name).diff({ limit: 1000 });
       expect(seqs(reply)).toEqual(Array.from({ length: 400 }, (_, i) => i + 1));
-      const rounds = reply.body.records.map(({ data }: { data: number }) => data);
-      expect(rounds).toEqual(Array.from({ length: 400 }, (_, i) => Math.floor(i / 100)));
-    },
-  );
+      expect(column(reply, "data")).toEqual(Array.from({ length: 400 }, (_, i) => Math.floor(i / 100)));
+    }
+  });
 
   test.each(stored)(
     "06.21 06 row 5: records written after a change from ephemeral to %s survive",
@@ -207,26 +206,37 @@ describe("seqs", () => {
 });
 
 describe("idempotency keys", () => {
-  test.each([...everyWay, ["memory", "SIGTERM"] as const])(
-    "06.22 on a %s topic survive %s",
-    async (durability, signal) => {
-      await using dir = await temporaryDirectory();
-      await using first = await spawnServer({ dir: dir.path });
-      await absentTopic(first, "t").put({ durability });
-      const keyed = (server: SpawnedServer, data: string) =>
-        absentTopic(server, "t").write({ records: [{ data }, { data }], idempotency_key: "k" });
-      const { body: original } = await keyed(first, "once");
-      await absentTopic(first, "t").append("between");
+  test.each([
+    ["SIGKILL", ["fsync", "disk"]],
+    ["SIGTERM", ["fsync", "disk", "memory"]],
+  ] as const)("06.22 survive %s on topics of class %j", async (signal, names) => {
+    await using dir = await temporaryDirectory();
+    await using first = await spawnServer({ dir: dir.path });
+    const keyed = (server: SpawnedServer, name: string, data: string) =>
+      absentTopic(server, name).write({ records: [{ data }, { data }], idempotency_key: "k" });
+    const originals = new Map<string, object>();
+    for (const durability of names) {
+      await absentTopic(first, durability).put({ durability });
+      const { performance, ...original } = (await keyed(first, durability, "once")).body;
+      originals.set(durability, { ...original, deduped: true, created: false });
+      await absentTopic(first, durability).append("between");
+    }
 
-      await using second = await restart(first, signal);
-      const { performance: _, ...answer } = (await keyed(second, "twice")).body;
-      const { performance, ...expected } = original;
-      expect(answer).toEqual({ ...expected, deduped: true, created: false });
-      await using third = await restart(second, signal);
-      expect((await keyed(third, "thrice")).body).toMatchObject({ deduped: true, seqs: [1, 2], head_seq: 2 });
-      expect((await absentTopic(third, "t").state()).body).toMatchObject({ head_seq: 3, count: 3 });
-    },
-  );
+    await using second = await restart(first, signal);
+    for (const [name, original] of originals) {
+      const { performance, ...answer } = (await keyed(second, name, "twice")).body;
+      expect(answer).toEqual(original);
+    }
+    await using third = await restart(second, signal);
+    for (const name of names) {
+      expect((await keyed(third, name, "thrice")).body).toMatchObject({
+        deduped: true,
+        seqs: [1, 2],
+        head_seq: 2,
+      });
+      expect((await absentTopic(third, name).state()).body).toMatchObject({ head_seq: 3, count: 3 });
+    }
+  });
 
   test("06.22 are forgotten after a restart once their window is over", async () => {
     await using dir = await temporaryDirectory();

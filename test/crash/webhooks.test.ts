@@ -1,9 +1,11 @@
 /** Real input: every published GitHub webhook goes in and comes back byte for byte, also after kills and deletes. */
-import { beforeAll, expect, test } from "bun:test";
+import { beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { payloads } from "../support/rawjson.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, column, seqs } from "../support/topics.ts";
 import { readWebhooks, type Webhook } from "../support/webhooks.ts";
+
+setDefaultTimeout(30_000);
 
 /** One record as text: what was sent, or what came back. */
 interface Entry {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { configFrom } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { startServer } from "../../src/server.ts";
-import { send, type TestServer } from "./server.ts";
+import { send, type TestServer } from "./request.ts";
 import { temporaryDirectory } from "./spawn.ts";
 
 export async function startInProcess(env: Record<string, string>): Promise<TestServer> {

@@ -5,30 +5,11 @@
  * `process` (default: the application inside the test process), `source` (a child process running
  * `src/main.ts`) or `binary` (a child process running `dist/topics`).
  */
-import { type SpawnedServer, spawnServer } from "./spawn.ts";
+import { type TestServer, target } from "./request.ts";
+import { spawnServer } from "./spawn.ts";
 
-export type Target = "process" | "source" | "binary";
-
-export const target = (process.env.TOPICS_TEST_TARGET ?? "process") as Target;
-
-/** One answer, with its body as text and, where it is JSON, parsed. */
-export interface Reply {
-  readonly status: number;
-  readonly headers: Headers;
-  readonly text: string;
-  // biome-ignore lint/suspicious/noExplicitAny: a test looks at whatever came back.
-  readonly body: any;
-}
-
-export interface TestServer extends AsyncDisposable {
-  /** `http://127.0.0.1:<port>`, without a trailing slash. */
-  readonly url: string;
-  /**
-   * Sends one request. An object is sent as JSON; a string or bytes are sent as they are. Both carry
-   * `content-type: application/json` unless `headers` says otherwise (`"content-type": ""` omits it).
-   */
-  send(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Reply>;
-}
+export { type Reply, send, type Target, type TestServer, target } from "./request.ts";
+export type { SpawnedServer } from "./spawn.ts";
 
 /** Starts a server of its own for one test. `env` holds `TOPICS_*` settings; the data directory is temporary. */
 export async function startServer(env: Record<string, string> = {}): Promise<TestServer> {
@@ -36,27 +17,3 @@ export async function startServer(env: Record<string, string> = {}): Promise<Tes
   const { startInProcess } = await import("./inprocess.ts");
   return startInProcess(env);
 }
-
-export async function send(
-  url: string,
-  method: string,
-  path: string,
-  body?: unknown,
-  headers: Record<string, string> = {},
-): Promise<Reply> {
-  const sent = new Headers();
-  const raw = typeof body === "string" || body instanceof Uint8Array || body instanceof ReadableStream;
-  if (body !== undefined) sent.set("content-type", "application/json");
-  for (const [name, value] of Object.entries(headers)) value === "" ? sent.delete(name) : sent.set(name, value);
-  const response = await fetch(url + path, {
-    method,
-    headers: sent,
-    redirect: "manual",
-    ...(body === undefined ? {} : { body: (raw ? body : JSON.stringify(body)) as string }),
-  });
-  const text = await response.text();
-  const json = response.headers.get("content-type")?.startsWith("application/json") && text !== "";
-  return { status: response.status, headers: response.headers, text, body: json ? JSON.parse(text) : undefined };
-}
-
-export type { SpawnedServer };

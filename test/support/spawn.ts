@@ -1,8 +1,9 @@
 /** The real server as a child process, for tests about processes: kill, restart, exit codes, output. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Reply, send, type TestServer, target } from "./server.ts";
+import { type Reply, send, type TestServer, target } from "./request.ts";
 
 const root = join(import.meta.dir, "../..");
 
@@ -97,11 +98,10 @@ export async function spawnServer(options: SpawnOptions = {}): Promise<SpawnedSe
 
 /** Waits for the port file; undefined if the process ends first. */
 async function listening(portFile: string, child: Bun.Subprocess): Promise<string | undefined> {
-  const file = Bun.file(portFile);
   while (child.exitCode === null && child.signalCode === null) {
-    if (await file.exists()) {
-      const address = await file.text();
-      await file.delete();
+    if (existsSync(portFile)) {
+      const address = await readFile(portFile, "utf8");
+      await rm(portFile);
       return address;
     }
     await Bun.sleep(5);

@@ -1,0 +1,28 @@
+/** The engine without HTTP, with a clock the test sets, on a directory that outlives it. */
+import { Engine } from "../../src/engine/engine.ts";
+import { Store } from "../../src/store/store.ts";
+
+const checkpointer = new URL("../../src/store/checkpointer.ts", import.meta.url);
+const limits = { topicsMax: 0, totalBytesMax: 0 };
+
+export interface Clock {
+  now: number;
+}
+
+export class OpenEngine implements Disposable {
+  readonly store: Store;
+  readonly engine: Engine;
+
+  constructor(dir: string, clock: Clock) {
+    const fail = (reason: unknown) => {
+      throw reason;
+    };
+    this.store = new Store({ dir, acceptLoss: false, checkpointer, fail });
+    this.engine = new Engine({ store: this.store, limits, now: () => clock.now, failed: fail });
+  }
+
+  [Symbol.dispose](): void {
+    this.engine[Symbol.dispose]();
+    this.store[Symbol.dispose]();
+  }
+}
