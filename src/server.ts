@@ -26,7 +26,15 @@ export async function startServer(
 ): Promise<Server> {
   await using parts = new AsyncDisposableStack();
   const store = parts.use(
-    new Store({ dir: config.dataDir, acceptLoss: config.acceptLoss, checkpointer, fail: broken }),
+    new Store({
+      dir: config.dataDir,
+      acceptLoss: config.acceptLoss,
+      checkpointer,
+      checkpoints: {
+        delayed: (reason) => log.warn({ reason }, "a checkpoint failed and will be tried again"),
+        ended: broken,
+      },
+    }),
   );
   const engine = parts.use(
     new Engine({

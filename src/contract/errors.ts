@@ -59,7 +59,7 @@ export const errors = {
     (d) =>
       d.seq === undefined
         ? "internal error"
-        : `record ${d.seq} of topic "${d.topic}" is damaged in storage; read on with from_seq ${d.seq}`,
+        : `record ${d.seq} of topic "${d.topic}" is damaged in storage; from_seq ${d.seq} reads on behind it`,
   ),
   shutting_down: row(503, none, () => "the server is shutting down"),
 };

@@ -4,10 +4,11 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import type { TopicConfig } from "../contract/topics.ts";
-import { BLOCK_SEQS } from "../store/blocks.ts";
 import { emptyLog, type LogState } from "../store/logs.ts";
-import type { Shelf, Store } from "../store/store.ts";
+import { DamagedRecord } from "../store/records.ts";
+import { isCorruption, type Shelf, type Store } from "../store/store.ts";
 import type { TopicRow } from "../store/topics.ts";
+import { verifyBlock } from "./gaps.ts";
 import { Topic } from "./topic.ts";
 
 export class Catalog {
@@ -58,10 +59,16 @@ export class Catalog {
     const config = JSON.parse(row.config) as TopicConfig;
     const shelf = this.shelfOf(config);
     const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot) ?? emptyLog();
-    const topic = new Topic(row, config, shelf, log, shelf.tagDeletes.of(row.slot));
-    verifyHead(topic);
-    this.#loaded.set(row.name, topic);
-    return topic;
+    try {
+      const topic = new Topic(row, config, shelf, log, shelf.tagDeletes.of(row.slot));
+      // The newest records must be there as they are counted.
+      verifyBlock(topic, log.tailBlock, log.head);
+      this.#loaded.set(row.name, topic);
+      return topic;
+    } catch (error) {
+      if (!(error instanceof DamagedRecord) && !isCorruption(error)) throw error;
+      throw new ApiError("internal", { topic: row.name, seq: log.head });
+    }
   }
 }
 
@@ -74,11 +81,3 @@ export const emptied = (log: LogState): LogState => ({
   reclaimed: log.head,
   lastTs: log.lastTs,
 });
-
-/** The newest records must be there as they are counted; otherwise rows were lost behind the server's back. */
-function verifyHead({ name, shelf, slot, log }: Topic): void {
-  if (log.tailCount === 0) return;
-  const before = Math.max(log.tailBlock * BLOCK_SEQS, log.earliest) - 1;
-  const stored = shelf.records.sizes(slot, before, log.head, BLOCK_SEQS).length;
-  if (stored < log.tailCount) throw new ApiError("internal", { topic: name, seq: log.head });
-}

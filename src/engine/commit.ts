@@ -65,8 +65,10 @@ export class Commits {
   }
 
   /** Resolves when the command is committed. Rejects with its `ApiError`, or `internal` if its group failed. */
-  submit<C extends Command>(command: C): Promise<Committed<C>> {
+  async submit<C extends Command>(command: C): Promise<Committed<C>> {
     const { promise, resolve, reject } = Promise.withResolvers<Committed<Command>>();
+    // A topic that cannot be loaded fails here, and not for all that would share its group.
+    this.#catalog.find(command.topic);
     this.#queue.push({ command, resolve, reject });
     this.#schedule();
     return promise as Promise<Committed<C>>;

@@ -6,6 +6,7 @@
  */
 import { LRUCache } from "lru-cache";
 import type { RecordRow } from "../store/records.ts";
+import { readRows } from "./gaps.ts";
 import type { Topic } from "./topic.ts";
 
 export const PAGE_SEQS = 256;
@@ -47,7 +48,8 @@ export class Pages {
     const key = `${topic.epoch} ${topic.version} ${number} ${view.tags} ${view.meta}`;
     let page = this.#cache.get(key);
     if (page === undefined) {
-      const rows = topic.shelf.records.range(topic.slot, last - PAGE_SEQS, last, PAGE_SEQS);
+      const after = Math.max(last - PAGE_SEQS, topic.log.earliest - 1);
+      const rows = readRows(topic, after, last, PAGE_SEQS);
       const live = rows.filter((row) => !topic.isDeleted(row.seq, row.tag));
       page = encodePage(live, last, view);
       this.#cache.set(key, page);

@@ -2,6 +2,8 @@
 import { ApiError } from "../contract/errors.ts";
 import type { Tombstone } from "../contract/records.ts";
 import { DamagedRecord } from "../store/records.ts";
+import { isCorruption } from "../store/store.ts";
+import { readRows } from "./gaps.ts";
 import { SLICE_ROWS } from "./live.ts";
 import { encodeRecord, type Page, PAGE_SEQS, type Pages, type View } from "./pages.ts";
 import type { Topic } from "./topic.ts";
@@ -39,15 +41,25 @@ export async function read(topic: Topic, window: Window, pages: Pages): Promise<
   const tombstone = tombstoneFor(topic, window);
   const batch = new Batch(window, tombstone ? earliest - 1 : window.fromSeq);
   const start = batch.next;
-  try {
-    await walk(topic, window, batch, head, pages);
-  } catch (error) {
-    if (!(error instanceof DamagedRecord)) throw error;
-    if (error.seq === start + 1) throw new ApiError("internal", { topic: topic.name, seq: error.seq });
-    await walk(topic, window, batch, error.seq - 1, pages);
+  for (let last = head; ; ) {
+    try {
+      await walk(topic, window, batch, last, pages);
+      break;
+    } catch (error) {
+      const damaged = damagedSeq(error, batch.next + 1);
+      if (damaged <= start + 1) throw new ApiError("internal", { topic: topic.name, seq: damaged });
+      last = Math.min(damaged, last) - 1;
+    }
   }
   const { text: records, count, next } = batch;
   return { records, count, next, head, earliest, tombstone, scanned: Math.max(0, next - start) };
+}
+
+/** The first seq that cannot be read, where `error` says so; `next` if it does not say which. */
+function damagedSeq(error: unknown, next: number): number {
+  if (error instanceof DamagedRecord) return error.seq;
+  if (isCorruption(error)) return next;
+  throw error;
 }
 
 /** Fills `batch` with what lies up to `last`. */
@@ -55,8 +67,10 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
   const { view, withoutNodes } = window;
   let sinceTurn = 0;
   while (!batch.full && batch.next < last) {
-    if (sinceTurn >= SLICE_ROWS) await nextTurn();
-    sinceTurn = sinceTurn >= SLICE_ROWS ? 0 : sinceTurn;
+    if (sinceTurn >= SLICE_ROWS) {
+      await nextTurn();
+      sinceTurn = 0;
+    }
     batch.skipTo(Math.min(last, topic.log.earliest - 1));
     const wanted = Math.min(PAGE_SEQS, batch.room);
     const page =
@@ -65,14 +79,15 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
       batch.addPage(page);
       continue;
     }
-    const rows = topic.shelf.records.range(topic.slot, batch.next, last, withoutNodes.size > 0 ? PAGE_SEQS : wanted);
+    const limit = withoutNodes.size > 0 ? PAGE_SEQS : wanted;
+    const rows = readRows(topic, batch.next, last, limit);
     for (const row of rows) {
       if (topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node))) batch.skipTo(row.seq);
       else batch.add(encodeRecord(row, view), row.seq, row.bytes);
       if (batch.full) return;
     }
     sinceTurn += rows.length;
-    if (rows.length < wanted) batch.skipTo(last);
+    if (rows.length < limit) batch.skipTo(last);
   }
 }
 

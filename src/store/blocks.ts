@@ -15,6 +15,7 @@ export interface Block {
 export class Blocks {
   readonly #add: Statement;
   readonly #after: Statement;
+  readonly #one: Statement;
   readonly #before: Statement;
   readonly #sum: Statement;
   readonly #deleteBelow: Statement;
@@ -29,6 +30,7 @@ export class Blocks {
     this.#after = db.prepare(
       `SELECT block, count, bytes FROM ${table} WHERE slot = ? AND block >= ? AND count > 0 ORDER BY block LIMIT ?`,
     );
+    this.#one = db.prepare(`SELECT count FROM ${table} WHERE slot = ? AND block = ?`);
     this.#before = db.prepare(
       `SELECT block, count, bytes FROM ${table} WHERE slot = ? AND block <= ? AND count > 0 ORDER BY block DESC LIMIT 1`,
     );
@@ -51,6 +53,11 @@ export class Blocks {
     return (this.#after.values(slot, block, limit) as [number, number, number][]).map(
       ([block, count, bytes]) => ({ block, count, bytes }),
     );
+  }
+
+  countIn(slot: number, block: number): number {
+    const [row] = this.#one.values(slot, block) as [number][];
+    return row?.[0] ?? 0;
   }
 
   /** The last block that holds live records, up to `block`. */

@@ -6,16 +6,19 @@ import { Database } from "bun:sqlite";
 
 declare const self: Worker;
 
-/** Frames in the log, and how many of them are copied. */
-export interface Checkpointed {
-  readonly frames: number;
-  readonly copied: number;
-}
+/** Frames in the log and how many of them are copied, or why the checkpoint failed. */
+export type Checkpointed = { readonly frames: number; readonly copied: number } | { readonly error: string };
 
 let db: Database | undefined;
 
-self.onmessage = ({ data: path }: MessageEvent<string>) => {
-  db ??= new Database(path, { readwrite: true, strict: true });
-  const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [[number, number, number]];
-  self.postMessage({ frames, copied } satisfies Checkpointed);
-};
+function checkpoint(path: string): Checkpointed {
+  try {
+    db ??= new Database(path, { readwrite: true, strict: true });
+    const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [[number, number, number]];
+    return { frames, copied };
+  } catch (error) {
+    return { error: String(error) };
+  }
+}
+
+self.onmessage = ({ data: path }: MessageEvent<string>) => self.postMessage(checkpoint(path));

@@ -6,6 +6,8 @@ import type { Database } from "bun:sqlite";
 import type { Checkpointed } from "./checkpointer.ts";
 
 const PAUSE_MS = 50;
+/** After a checkpoint has failed, for example on a full disk. */
+const RETRY_MS = 1000;
 /** Shorter logs are left alone: starting over costs a sync. */
 const RESTART_FRAMES_MIN = 2000;
 /** So much may be left for the main connection to copy. */
@@ -13,10 +15,18 @@ const REST_FRAMES_MAX = 400;
 /** A log this long is finished whatever is left, so that it stays bounded (256 MiB at 4 KiB a page). */
 const FRAMES_MAX = 65536;
 
+export interface CheckpointEvents {
+  /** A checkpoint failed and will be tried again. Nothing is lost: the log keeps everything. */
+  readonly delayed: (reason: string) => void;
+  /** No checkpoint will run any more: the process must end. */
+  readonly ended: (reason: Error) => void;
+}
+
 export class Checkpoints implements Disposable {
   readonly #db: Database;
   readonly #path: string;
   readonly #worker: Worker;
+  readonly #events: CheckpointEvents;
   #dirty = false;
   #busy = false;
   #timer: Timer | undefined;
@@ -25,15 +35,16 @@ export class Checkpoints implements Disposable {
   frames = 0;
   restarts = 0;
 
-  constructor(db: Database, path: string, script: URL, fail: (reason: Error) => void) {
+  constructor(db: Database, path: string, script: URL, events: CheckpointEvents) {
     this.#db = db;
     this.#path = path;
+    this.#events = events;
     this.#worker = new Worker(script);
     this.#worker.unref();
     this.#worker.onmessage = ({ data }: MessageEvent<Checkpointed>) => this.#done(data);
-    this.#worker.onerror = (event) => fail(new Error(`the checkpoint worker failed: ${event.message}`));
+    this.#worker.onerror = (event) => events.ended(new Error(`the checkpoint worker failed: ${event.message}`));
     this.#worker.addEventListener("close", () => {
-      if (!this.#closed) fail(new Error("the checkpoint worker ended"));
+      if (!this.#closed) events.ended(new Error("the checkpoint worker ended"));
     });
   }
 
@@ -43,23 +54,29 @@ export class Checkpoints implements Disposable {
     this.#schedule();
   }
 
-  #schedule(): void {
+  #schedule(pauseMs = PAUSE_MS): void {
     if (this.#busy || this.#timer !== undefined || this.#closed) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#dirty = false;
       this.#busy = true;
       this.#worker.postMessage(this.#path);
-    }, PAUSE_MS);
+    }, pauseMs);
     this.#timer.unref();
   }
 
-  #done({ frames, copied }: Checkpointed): void {
+  #done(done: Checkpointed): void {
     this.#busy = false;
     if (this.#closed) return;
-    this.frames = frames;
-    const rest = frames - copied;
-    if (frames >= RESTART_FRAMES_MIN && (rest <= REST_FRAMES_MAX || frames >= FRAMES_MAX)) this.#restart();
+    if ("error" in done) {
+      this.#events.delayed(done.error);
+      this.#schedule(RETRY_MS);
+      return;
+    }
+    this.frames = done.frames;
+    const rest = done.frames - done.copied;
+    const long = done.frames >= FRAMES_MAX;
+    if (done.frames >= RESTART_FRAMES_MIN && (rest <= REST_FRAMES_MAX || long)) this.#restart();
     if (this.#dirty) this.#schedule();
   }
 

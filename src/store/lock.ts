@@ -10,6 +10,8 @@ import { join } from "node:path";
 
 export class DirectoryLock implements Disposable {
   readonly #db: Database;
+  /** Whether a server has opened the data here before. */
+  readonly usedBefore: boolean;
   /** Whether the last owner stopped in order. True for a new directory. */
   readonly stoppedInOrder: boolean;
 
@@ -23,7 +25,7 @@ export class DirectoryLock implements Disposable {
       using read = this.#db.prepare("SELECT in_order FROM owner");
       const [row] = read.values() as [number][];
       this.stoppedInOrder = row === undefined || row[0] === 1;
-      if (row === undefined) this.#db.run("INSERT INTO owner VALUES (0, 1)");
+      this.usedBefore = row !== undefined;
       // In exclusive mode the file stays locked after the commit.
       this.#db.run("COMMIT");
     } catch (error) {
@@ -44,7 +46,7 @@ export class DirectoryLock implements Disposable {
   }
 
   #mark(inOrder: 0 | 1): void {
-    this.#db.run("UPDATE owner SET pid = ?, in_order = ?", [process.pid, inOrder]);
+    this.#db.run("REPLACE INTO owner (rowid, pid, in_order) VALUES (1, ?, ?)", [process.pid, inOrder]);
   }
 
   [Symbol.dispose](): void {

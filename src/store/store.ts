@@ -6,7 +6,7 @@ import type { Database, Statement } from "bun:sqlite";
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { Blocks } from "./blocks.ts";
-import { Checkpoints } from "./checkpoints.ts";
+import { type CheckpointEvents, Checkpoints } from "./checkpoints.ts";
 import { openDatabase, type Schema } from "./database.ts";
 import { Keys } from "./keys.ts";
 import { DirectoryLock } from "./lock.ts";
@@ -43,8 +43,7 @@ export interface StoreOptions {
   readonly acceptLoss: boolean;
   /** The script of the checkpoint worker. */
   readonly checkpointer: URL;
-  /** Called when the store cannot go on; the process must end. */
-  readonly fail: (reason: Error) => void;
+  readonly checkpoints: CheckpointEvents;
 }
 
 export class Store implements Disposable {
@@ -83,7 +82,7 @@ export class Store implements Disposable {
       // The first commit makes the log that a later start will look for.
       db.run("UPDATE last_given SET epoch = epoch");
       this.#lock.markRunning();
-      this.#checkpoints = opened.use(new Checkpoints(db, path, options.checkpointer, options.fail));
+      this.#checkpoints = opened.use(new Checkpoints(db, path, options.checkpointer, options.checkpoints));
     }
     opened.move();
   }
@@ -132,6 +131,10 @@ export class Store implements Disposable {
 export const isIoError = (error: unknown): boolean =>
   String((error as { code?: unknown }).code ?? "").startsWith("SQLITE_IOERR");
 
+/** What is stored contradicts itself. */
+export const isCorruption = (error: unknown): boolean =>
+  String((error as { code?: unknown }).code ?? "").startsWith("SQLITE_CORRUPT");
+
 function createDirectory(dir: string): void {
   if (existsSync(dir)) return;
   mkdirSync(dir, { recursive: true, mode: 0o700 });
@@ -140,9 +143,12 @@ function createDirectory(dir: string): void {
   closeSync(parent);
 }
 
+/** Throws if acknowledged records are known to be missing from what is there. */
 function refuseDamage(path: string, lock: DirectoryLock): void {
-  const damage = walDamage(`${path}-wal`, !lock.stoppedInOrder && existsSync(path));
-  if (damage === undefined) return;
+  const damage = existsSync(path)
+    ? walDamage(`${path}-wal`, !lock.stoppedInOrder)
+    : lock.usedBefore && `${path} is missing, and this directory was in use`;
+  if (!damage) return;
   throw new Error(
     `Cannot open the data: ${damage}. Acknowledged records are lost. Restore a backup, or start once with ` +
       "--accept-loss to go on with what is left",
