@@ -10,7 +10,8 @@ const EXIT_USAGE = 2;
 
 function port(value: string): number {
   const number = Number(value);
-  if (!/^\d+$/.test(value) || number > 65535) throw new InvalidArgumentError("It must be a number from 0 to 65535.");
+  if (!/^\d+$/.test(value) || number > 65535)
+    throw new InvalidArgumentError("It must be a number from 0 to 65535.");
   return number;
 }
 

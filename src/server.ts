@@ -47,7 +47,10 @@ export async function startServer(
       },
     }),
   );
-  log.info({ dataDir: config.dataDir, topics: engine.topics.count, afterCrash: store.crashed }, "data is ready");
+  log.info(
+    { dataDir: config.dataDir, topics: engine.topics.count, afterCrash: store.crashed },
+    "data is ready",
+  );
   const app = createApp({
     engine,
     bodyBytesMax: config.bodyBytesMax,

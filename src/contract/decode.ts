@@ -4,7 +4,14 @@
  * The schema is compiled once into closures over `JsonReader`. Known fields are checked, a known field twice is
  * refused, unknown fields are passed over (their syntax counts), and a `RawJson` field keeps its text.
  */
-import { type Static, type TObject, type TSchema, type TTuple, type TUnion, Kind as TypeKind } from "@sinclair/typebox";
+import {
+  type Static,
+  type TObject,
+  type TSchema,
+  type TTuple,
+  type TUnion,
+  Kind as TypeKind,
+} from "@sinclair/typebox";
 import { invalid } from "./errors.ts";
 import { JsonReader, type Kind, Mismatch } from "./json.ts";
 import type { Beyond } from "./schema.ts";
@@ -104,7 +111,10 @@ function object(schema: TObject): Decode {
   const names = Object.keys(schema.properties);
   const quoted = names.map((name) => JSON.stringify(name));
   const decoders = names.map((name) => compile(schema.properties[name]!));
-  const required = names.reduce((bits, name, i) => (schema.required?.includes(name) ? bits | (1 << i) : bits), 0);
+  const required = names.reduce(
+    (bits, name, i) => (schema.required?.includes(name) ? bits | (1 << i) : bits),
+    0,
+  );
   return (reader) => {
     const out: Record<string, unknown> = {};
     let seen = 0;

@@ -248,7 +248,9 @@ export class JsonReader {
         plain = false;
         pos = this.#skipEscape(pos);
       } else if (!(code >= 0x20)) {
-        this.fail(pos > text.length ? "a string does not end" : "control characters in strings must be escaped");
+        this.fail(
+          pos > text.length ? "a string does not end" : "control characters in strings must be escaped",
+        );
       }
     }
     this.#pos = pos;
@@ -260,7 +262,8 @@ export class JsonReader {
     const { text } = this;
     const code = text.charCodeAt(pos);
     if (code !== LOWER_U) {
-      if (!'"\\/bfnrt'.includes(text.charAt(pos)) || pos >= text.length) this.fail("unknown escape in a string");
+      if (!'"\\/bfnrt'.includes(text.charAt(pos)) || pos >= text.length)
+        this.fail("unknown escape in a string");
       return pos + 1;
     }
     const unit = this.#hex(pos + 1);
@@ -275,7 +278,8 @@ export class JsonReader {
     let value = 0;
     for (let i = pos; i < pos + 4; i++) {
       const code = this.text.charCodeAt(i) | 0x20;
-      const digit = code >= ZERO && code <= NINE ? code - ZERO : code >= 0x61 && code <= 0x66 ? code - 0x57 : -1;
+      const digit =
+        code >= ZERO && code <= NINE ? code - ZERO : code >= 0x61 && code <= 0x66 ? code - 0x57 : -1;
       // `| 0x20` maps 0x10..0x19 onto the digits; those are control characters.
       if (digit < 0 || this.text.charCodeAt(i) < ZERO) this.fail("\\u takes four hexadecimal digits");
       value = value * 16 + digit;

@@ -5,7 +5,10 @@
 import { Kind, type TSchema, Type } from "@sinclair/typebox";
 
 /** Any JSON value, kept as the raw text it was sent as. */
-export const RawJson = Type.Unsafe<string>({ [Kind]: "RawJson", description: "any JSON value, kept byte for byte" });
+export const RawJson = Type.Unsafe<string>({
+  [Kind]: "RawJson",
+  description: "any JSON value, kept byte for byte",
+});
 
 /** What happens to an integer that is in range for the contract but above 2^53-1. */
 export type Beyond = "clamp" | "refuse";

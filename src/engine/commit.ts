@@ -120,7 +120,8 @@ export class Commits {
       this.#events.closing(group);
     });
     if (done === undefined) {
-      for (const { reject } of pending) reject(new ApiError("internal", {}, "the change could not be stored"));
+      for (const { reject } of pending)
+        reject(new ApiError("internal", {}, "the change could not be stored"));
       return;
     }
     this.#events.committed(done.group);

@@ -1,7 +1,8 @@
 /** Cursors of lists: stateless, "after this name", base64url of `{"after":"<name>"}`. */
 import { invalid } from "../contract/errors.ts";
 
-export const encodeCursor = (after: string): string => Buffer.from(JSON.stringify({ after })).toString("base64url");
+export const encodeCursor = (after: string): string =>
+  Buffer.from(JSON.stringify({ after })).toString("base64url");
 
 /** The name to go on after; empty for the start. Accepts both base64 alphabets, with or without padding. */
 export function decodeCursor(cursor: string): string {

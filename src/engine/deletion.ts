@@ -9,6 +9,7 @@ import type { RecordSize } from "../store/records.ts";
 import type { Counted, DeleteBefore, DeleteTagged, RecordsRemoved } from "./commands.ts";
 import type { Group } from "./group.ts";
 import { liveRows, nextLive, type Tally, tagged, tallyUpTo } from "./live.ts";
+import { Pace } from "./pace.ts";
 import { expire, removeUpTo } from "./retention.ts";
 import { inRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
@@ -30,9 +31,10 @@ export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemove
   const topic = group.existing(command.topic);
   expire(topic, command.now);
   const { counted } = command;
-  if (counted?.epoch === topic.epoch) return hide(topic, command, withoutGone(topic, command, counted.blocks));
+  if (counted?.epoch === topic.epoch)
+    return hide(topic, command, withoutGone(topic, command, counted.blocks));
   const few: RecordSize[] = [];
-  for (const rows of tagged(topic, command.range, command.upTo)) {
+  for (const rows of tagged(topic, command.range, command.upTo, new Pace())) {
     few.push(...rows);
     if (few.length > DELETE_AT_ONCE_MAX) return hide(topic, command, countTagged(topic, command));
   }
@@ -43,7 +45,7 @@ export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemove
 /** What a delete covers, by block. */
 function countTagged(topic: Topic, { range, upTo }: DeleteTagged): Map<number, Tally> {
   const blocks = new Map<number, Tally>();
-  for (const rows of tagged(topic, range, upTo)) addByBlock(blocks, rows);
+  for (const rows of tagged(topic, range, upTo, new Pace())) addByBlock(blocks, rows);
   return blocks;
 }
 
@@ -67,7 +69,11 @@ function sumByBlock(rows: readonly RecordSize[]): Map<number, Tally> {
 }
 
 /** Leaves out what fell below the topic's first live record since it was counted. */
-function withoutGone(topic: Topic, { range, upTo }: DeleteTagged, counted: Counted["blocks"]): Map<number, Tally> {
+function withoutGone(
+  topic: Topic,
+  { range, upTo }: DeleteTagged,
+  counted: Counted["blocks"],
+): Map<number, Tally> {
   const edge = blockOf(topic.log.earliest);
   const blocks = new Map([...counted].filter(([block]) => block > edge));
   const last = Math.min(upTo, (edge + 1) * BLOCK_SEQS - 1);
@@ -77,7 +83,11 @@ function withoutGone(topic: Topic, { range, upTo }: DeleteTagged, counted: Count
   return blocks;
 }
 
-function hide(topic: Topic, { range, upTo }: DeleteTagged, blocks: ReadonlyMap<number, Tally>): RecordsRemoved {
+function hide(
+  topic: Topic,
+  { range, upTo }: DeleteTagged,
+  blocks: ReadonlyMap<number, Tally>,
+): RecordsRemoved {
   const rule = topic.shelf.tagDeletes.insert(topic.slot, range, upTo);
   topic.tagDeletes = [...topic.tagDeletes, rule];
   return takeOut(topic, blocks);

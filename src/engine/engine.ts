@@ -48,7 +48,8 @@ export class Engine implements Disposable {
     this.#reclaimer[Symbol.dispose]();
     this.#commits.upkeep(() => {
       for (const topic of this.#catalog.loaded()) {
-        if (topic.config.durability === "ephemeral") this.#store.disk.logs.put(topic.slot, emptied(topic.log));
+        if (topic.config.durability === "ephemeral")
+          this.#store.disk.logs.put(topic.slot, emptied(topic.log));
       }
     });
   }

@@ -44,7 +44,9 @@ export function verifyBlock(topic: Topic, block: number, missing: number): void 
   if (counted === 0) return;
   const after = Math.max(block * BLOCK_SEQS, log.earliest) - 1;
   const last = (block + 1) * BLOCK_SEQS - 1;
-  const live = shelf.records.sizes(slot, after, last, BLOCK_SEQS).filter((row) => !topic.isDeleted(row.seq, row.tag));
+  const live = shelf.records
+    .sizes(slot, after, last, BLOCK_SEQS)
+    .filter((row) => !topic.isDeleted(row.seq, row.tag));
   // A damaged key can make one seq appear twice.
   const stored = new Set(live.map((row) => row.seq)).size;
   if (stored < counted) throw new DamagedRecord(missing);

@@ -6,13 +6,12 @@
 import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
+import type { Pace } from "./pace.ts";
 import { behindPrefix } from "./tags.ts";
 import type { Topic } from "./topic.ts";
 
 const BLOCKS_PAGE = 256;
 const ROWS_PAGE = 128;
-/** Records looked at per step of a long walk: about a millisecond. */
-export const SLICE_ROWS = 1000;
 
 export interface Tally {
   count: number;
@@ -32,6 +31,14 @@ export function* liveRows(topic: Topic, after: number, last: number): Generator<
   }
 }
 
+/** A seq from `from` on below which there is no live one: the start of the next block that counts any. */
+export function firstCounted({ slot, shelf, log }: Topic, from: number): number {
+  const [next] = shelf.blocks.from(slot, blockOf(from), 1);
+  const tail = log.tailCount > 0 ? log.tailBlock : Number.POSITIVE_INFINITY;
+  const block = Math.min(next?.block ?? tail, tail);
+  return Number.isFinite(block) ? Math.max(from, block * BLOCK_SEQS) : log.head + 1;
+}
+
 /** The first live seq from `from` on, or `head + 1`. */
 export function nextLive(topic: Topic, from: number): number {
   const { slot, shelf, log } = topic;
@@ -49,7 +56,12 @@ export function lastLive(topic: Topic, upTo: number): number {
   const { slot, shelf } = topic;
   topic.settle();
   for (let block = shelf.blocks.lastUpTo(slot, blockOf(upTo)); block !== undefined; ) {
-    const rows = shelf.records.sizesBack(slot, block * BLOCK_SEQS - 1, Math.min(upTo, lastOf(block)), BLOCK_SEQS);
+    const rows = shelf.records.sizesBack(
+      slot,
+      block * BLOCK_SEQS - 1,
+      Math.min(upTo, lastOf(block)),
+      BLOCK_SEQS,
+    );
     const row = rows.find((row) => row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag));
     if (row) return row.seq;
     block = block === 0 ? undefined : shelf.blocks.lastUpTo(slot, block - 1);
@@ -114,24 +126,30 @@ export function lastOlderThan(topic: Topic, ts: number): number {
   return older;
 }
 
-/** Live records with a tag in `range` and `seq <= upTo`, in steps of at most `SLICE_ROWS` rows. */
-export function* tagged(topic: Topic, range: TagRange, upTo: number): Generator<RecordSize[]> {
+/** Live records with a tag in `range` and `seq <= upTo`, in slices of about `pace.rows` rows. */
+export function* tagged(topic: Topic, range: TagRange, upTo: number, pace: Pace): Generator<RecordSize[]> {
   const isLive = (row: RecordSize) =>
     row.seq <= upTo && row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag);
-  for (const rows of taggedRows(topic, range, upTo)) yield rows.filter(isLive);
+  for (const rows of taggedRows(topic, range, upTo, pace)) yield rows.filter(isLive);
 }
 
-/** Stored records with a tag in `range`, dead or alive, in steps of at most `SLICE_ROWS` rows. */
-export function* taggedRows(topic: Topic, range: TagRange, upTo: number): Generator<RecordSize[]> {
+/** Stored records with a tag in `range`, dead or alive, in slices of about `pace.rows` rows. */
+export function* taggedRows(
+  topic: Topic,
+  range: TagRange,
+  upTo: number,
+  pace: Pace,
+): Generator<RecordSize[]> {
   const { slot, shelf } = topic;
   const end = behindPrefix(range.text);
   // A prefix without its closing quote is no tag itself, so the walk may start there for both.
   let tag = range.text;
   let after = 0;
   for (;;) {
-    const rows = shelf.records.tagged(slot, tag, after, upTo, SLICE_ROWS);
-    if (range.isPrefix && rows.length < SLICE_ROWS) {
-      rows.push(...shelf.records.taggedAfter(slot, tag, end, SLICE_ROWS - rows.length));
+    const limit = pace.rows;
+    const rows = shelf.records.tagged(slot, tag, after, upTo, limit);
+    if (range.isPrefix && rows.length < limit) {
+      rows.push(...shelf.records.taggedAfter(slot, tag, end, limit - rows.length));
     }
     const last = rows.at(-1);
     if (last === undefined) return;

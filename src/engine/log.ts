@@ -15,19 +15,27 @@ import {
   SAFE_INTEGER_MAX,
   TAG_BYTES_MAX,
 } from "../contract/limits.ts";
-import type { Append, Appended, DeleteRecords, Diff, RecordInput, RecordsDeleted, Tombstone } from "../contract/records.ts";
+import type {
+  Append,
+  Appended,
+  DeleteRecords,
+  Diff,
+  RecordInput,
+  RecordsDeleted,
+  Tombstone,
+} from "../contract/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Bell } from "./bell.ts";
 import type { Counted, NewRecord, RecordsRemoved } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
 import { type Tally, tagged } from "./live.ts";
+import { Pace } from "./pace.ts";
 import { Pages } from "./pages.ts";
-import { read, type Run, type Window } from "./reader.ts";
+import { type Run, read, type Window } from "./reader.ts";
 import { tagRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
-import { nextTurn } from "./turn.ts";
 
 /** What an append cost, in ms. Absent for a deduplicated one. */
 export interface AppendCost {
@@ -105,24 +113,31 @@ export class Log {
     return { appended, cost: deduped ? undefined : { wal_append_ms: appendMs, fsync_ms: fsyncMs } };
   }
 
-  /** Reads records after `from_seq`; with `wait_ms`, waits for some. Throws `topic_not_found`, `internal`. */
-  async diff(name: string, request: Diff, signal: AbortSignal): Promise<DiffAnswer> {
-    const topic = await this.#topics.fresh(name);
-    const window = windowOf(request, topic);
-    const run = await read(topic, window, this.#pages);
-    this.#topics.consumed(topic, true);
+  /**
+   * Reads records after `from_seq`; with `wait_ms`, waits for some until `signal`, which is asked for only then.
+   * Throws `topic_not_found`, `internal`.
+   */
+  async diff(name: string, request: Diff, signal: () => AbortSignal): Promise<DiffAnswer> {
+    const { topic, run } = await this.#read(name, request);
     const waitMs = Math.min(request.wait_ms ?? 0, DIFF_WAIT_MS_MAX);
     if (waitMs === 0 || run.count > 0 || run.tombstone || run.next !== run.head) return answer(topic, run, 0);
     // The read may have let others run; what came in since must not be slept through.
-    const missed = topic.log.head > run.head || topic.deleted;
+    const missed = topic.log.head > run.head;
     const start = performance.now();
-    const woken = missed || (await this.#bell.wait(topic, waitMs, signal));
+    const woken = missed || (await this.#bell.wait(topic, waitMs, signal()));
     const waitedMs = performance.now() - start;
     if (!woken) return answer(topic, run, waitedMs);
-    const current = await this.#topics.fresh(name);
-    const again = await read(current, { ...window, epoch: window.epoch ?? topic.epoch }, this.#pages);
-    this.#topics.consumed(current, true);
-    return answer(current, again, waitedMs);
+    const again = await this.#read(name, { epoch: topic.epoch, ...request });
+    return answer(again.topic, again.run, waitedMs);
+  }
+
+  async #read(name: string, request: Diff): Promise<{ topic: Topic; run: Run }> {
+    const topic = await this.#topics.fresh(name);
+    const run = await read(topic, windowOf(request, topic), this.#pages);
+    // Deleted during a long walk: what was read says nothing about what there is now.
+    if (topic.deleted) return this.#read(name, { epoch: topic.epoch, ...request });
+    this.#topics.consumed(topic);
+    return { topic, run };
   }
 
   /** Deletes records by position, by tag, or both. Throws `invalid_request`, `topic_not_found`. */
@@ -133,13 +148,20 @@ export class Log {
     const removed =
       match === null
         ? await this.#deleteBefore(topic, before!)
-        : await this.#inTurn(topic, () => this.#deleteTagged(topic, tagRange(match), before ?? SAFE_INTEGER_MAX));
+        : await this.#inTurn(topic, () =>
+            this.#deleteTagged(topic, tagRange(match), before ?? SAFE_INTEGER_MAX),
+          );
     const { deleted, earliest: earliest_seq, head: head_seq, count, bytes } = removed;
     return { topic, deleted, earliest_seq, head_seq, count, bytes };
   }
 
   async #deleteBefore(topic: string, before: number): Promise<RecordsRemoved> {
-    const { outcome } = await this.#commits.submit({ kind: "delete_before", topic, before, now: this.#now() });
+    const { outcome } = await this.#commits.submit({
+      kind: "delete_before",
+      topic,
+      before,
+      now: this.#now(),
+    });
     return outcome;
   }
 
@@ -168,11 +190,14 @@ export class Log {
 /** The sums of a large delete; undefined for a small one, which its command counts itself. */
 async function count(topic: Topic, range: TagRange, upTo: number): Promise<Counted | undefined> {
   const blocks = new Map<number, Tally>();
+  const pace = new Pace();
   let found = 0;
-  for (const rows of tagged(topic, range, upTo)) {
+  let start = performance.now();
+  for (const rows of tagged(topic, range, upTo, pace)) {
     found += rows.length;
     addByBlock(blocks, rows);
-    await nextTurn();
+    if (found > DELETE_AT_ONCE_MAX) await Bun.sleep(pace.rest(performance.now() - start));
+    start = performance.now();
   }
   return found > DELETE_AT_ONCE_MAX ? { epoch: topic.epoch, blocks } : undefined;
 }
@@ -192,7 +217,8 @@ function newRecords(inputs: readonly RecordInput[], batchNode: string | null): N
 /** The JSON text of a string that is short enough. */
 function bounded(value: string | null, bytesMax: number, record: number, field: string): string | null {
   if (value === null) return null;
-  if (Buffer.byteLength(value) > bytesMax) throw invalid(`records[${record}].${field}: longer than ${bytesMax} bytes`);
+  if (Buffer.byteLength(value) > bytesMax)
+    throw invalid(`records[${record}].${field}: longer than ${bytesMax} bytes`);
   return JSON.stringify(value);
 }
 
@@ -202,7 +228,8 @@ function checkedMeta(meta: string, record: number): string | null {
     throw invalid(`records[${record}].meta: longer than ${META_BYTES_MAX} bytes`);
   }
   // Only a text of some length can hold too many keys.
-  const keys = meta.startsWith("{") && meta.length > 4 * META_KEYS_MAX ? Object.keys(JSON.parse(meta)).length : 0;
+  const keys =
+    meta.startsWith("{") && meta.length > 4 * META_KEYS_MAX ? Object.keys(JSON.parse(meta)).length : 0;
   if (keys > META_KEYS_MAX) throw invalid(`records[${record}].meta: more than ${META_KEYS_MAX} keys`);
   return meta;
 }

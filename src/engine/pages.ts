@@ -1,8 +1,9 @@
 /**
  * Records encoded for the wire, in pages of 256 seqs.
  *
- * Whole pages are kept in memory up to a budget, so that a record many readers want is read, verified and
- * encoded once. A page below the head only changes by deletes, which give the topic a new version.
+ * Whole pages that are wanted again are kept in memory up to a budget, so that a record many readers want is
+ * read, verified and encoded once. One walk through old records passes the cache by. A page below the head only
+ * changes by deletes, which give the topic a new version.
  */
 import { LRUCache } from "lru-cache";
 import type { RecordRow } from "../store/records.ts";
@@ -12,6 +13,8 @@ import type { Topic } from "./topic.ts";
 export const PAGE_SEQS = 256;
 
 const CACHE_BYTES_MAX = 32 * 1024 * 1024;
+/** So many pages are remembered as wanted once. */
+const WANTED_MAX = 10_000;
 /** About what a page and one of its records cost beside their text. */
 const PAGE_OVERHEAD = 500;
 const RECORD_OVERHEAD = 24;
@@ -40,39 +43,49 @@ export class Pages {
     sizeCalculation: ({ text, seqs }) => text.length + PAGE_OVERHEAD + RECORD_OVERHEAD * seqs.length,
   });
 
-  /** The live records of the page that holds `seq`, or undefined if the page reaches beyond `upTo`. */
+  readonly #wanted = new LRUCache<string, true>({ max: WANTED_MAX });
+
+  /**
+   * The live records of the page that holds `seq`. Undefined if the page reaches beyond `upTo`, or if nobody
+   * has wanted it before.
+   */
   whole(topic: Topic, seq: number, upTo: number, view: View): Page | undefined {
     const number = Math.ceil(seq / PAGE_SEQS);
     const last = number * PAGE_SEQS;
     if (last > upTo) return undefined;
     const key = `${topic.epoch} ${topic.version} ${number} ${view.tags} ${view.meta}`;
-    let page = this.#cache.get(key);
-    if (page === undefined) {
-      const after = Math.max(last - PAGE_SEQS, topic.log.earliest - 1);
-      const rows = readRows(topic, after, last, PAGE_SEQS);
-      const live = rows.filter((row) => !topic.isDeleted(row.seq, row.tag));
-      page = encodePage(live, last, view);
-      this.#cache.set(key, page);
+    const known = this.#cache.get(key);
+    if (known) return known;
+    if (!this.#wanted.has(key)) {
+      this.#wanted.set(key, true);
+      return undefined;
     }
+    const after = Math.max(last - PAGE_SEQS, topic.log.earliest - 1);
+    const rows = readRows(topic, after, last, PAGE_SEQS);
+    const live = rows.filter((row) => !topic.isDeleted(row.seq, row.tag));
+    const page = encodePage(live, last, view);
+    this.#cache.set(key, page);
     return page;
   }
 }
 
 function encodePage(rows: readonly RecordRow[], last: number, view: View): Page {
-  let text = "";
-  const ends = rows.map((row) => {
-    text += (text === "" ? "" : ",") + encodeRecord(row, view);
-    return text.length;
-  });
-  return { last, text, seqs: rows.map((row) => row.seq), ends, bytes: rows.map((row) => row.bytes) };
+  const texts = rows.map((row) => encodeRecord(row, view));
+  let end = -1;
+  const ends = texts.map((text) => (end += 1 + text.length));
+  return {
+    last,
+    text: texts.join(","),
+    seqs: rows.map((row) => row.seq),
+    ends,
+    bytes: rows.map((row) => row.bytes),
+  };
 }
 
 /** One record as JSON: the stored texts under the names of the contract. */
-export function encodeRecord({ seq, ts, node, tag, data, meta }: RecordRow, view: View): string {
-  let text = `{"$seq":${seq},"$ts":${ts}`;
-  if (node !== null) text += `,"$node":${node}`;
-  if (tag !== null && view.tags) text += `,"$tag":${tag}`;
-  text += `,"data":${data}`;
-  if (meta !== null && view.meta) text += `,"meta":${meta}`;
-  return `${text}}`;
+export function encodeRecord(row: RecordRow, view: View): string {
+  const node = row.node === null ? "" : `,"$node":${row.node}`;
+  const tag = row.tag === null || !view.tags ? "" : `,"$tag":${row.tag}`;
+  const meta = row.meta === null || !view.meta ? "" : `,"meta":${row.meta}`;
+  return `{"$seq":${row.seq},"$ts":${row.ts}${node}${tag},"data":${row.data}${meta}}`;
 }

@@ -4,10 +4,13 @@ import type { Tombstone } from "../contract/records.ts";
 import { DamagedRecord } from "../store/records.ts";
 import { isCorruption } from "../store/store.ts";
 import { readRows } from "./gaps.ts";
-import { SLICE_ROWS } from "./live.ts";
-import { encodeRecord, type Page, PAGE_SEQS, type Pages, type View } from "./pages.ts";
+import { firstCounted } from "./live.ts";
+import { encodeRecord, PAGE_SEQS, type Page, type Pages, type View } from "./pages.ts";
 import type { Topic } from "./topic.ts";
 import { nextTurn } from "./turn.ts";
+
+/** A walk that delivers nothing lets others run after so many rows. */
+const ROWS_PER_TURN = 1000;
 
 /** What one read may return. */
 export interface Window {
@@ -52,6 +55,8 @@ export async function read(topic: Topic, window: Window, pages: Pages): Promise<
     }
   }
   const { text: records, count, next } = batch;
+  // Lost during the walk, before anything was found: the reader is told now.
+  if (count === 0 && tombstone === null && topic.evictFloor > next) return read(topic, window, pages);
   return { records, count, next, head, earliest, tombstone, scanned: Math.max(0, next - start) };
 }
 
@@ -67,27 +72,33 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
   const { view, withoutNodes } = window;
   let sinceTurn = 0;
   while (!batch.full && batch.next < last) {
-    if (sinceTurn >= SLICE_ROWS) {
+    if (sinceTurn >= ROWS_PER_TURN) {
       await nextTurn();
       sinceTurn = 0;
+      // What was lost meanwhile is for the next read's tombstone to tell.
+      if (topic.deleted || topic.evictFloor > batch.next) return;
     }
     batch.skipTo(Math.min(last, topic.log.earliest - 1));
     const wanted = Math.min(PAGE_SEQS, batch.room);
-    const page =
-      wanted >= PAGE_SEQS / 2 && withoutNodes.size === 0 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
+    const wantsPage = wanted >= PAGE_SEQS / 2 && withoutNodes.size === 0;
+    const page = wantsPage ? pages.whole(topic, batch.next + 1, last, view) : undefined;
     if (page) {
       batch.addPage(page);
       continue;
     }
     const limit = withoutNodes.size > 0 ? PAGE_SEQS : wanted;
     const rows = readRows(topic, batch.next, last, limit);
+    const count = batch.count;
     for (const row of rows) {
-      if (topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node))) batch.skipTo(row.seq);
+      const isPassed = topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node));
+      if (isPassed) batch.skipTo(row.seq);
       else batch.add(encodeRecord(row, view), row.seq, row.bytes);
       if (batch.full) return;
     }
     sinceTurn += rows.length;
     if (rows.length < limit) batch.skipTo(last);
+    // Rows that wait for the reclaimer are passed over a block at a time.
+    else if (batch.count === count) batch.skipTo(Math.min(last, firstCounted(topic, batch.next + 1) - 1));
   }
 }
 
@@ -96,7 +107,7 @@ class Batch {
   readonly #limit: number;
   readonly #bytesMax: number;
   #bytes = 0;
-  text = "";
+  readonly #texts: string[] = [];
   count = 0;
   full = false;
   /** The last seq examined. */
@@ -116,8 +127,13 @@ class Batch {
     this.next = Math.max(this.next, seq);
   }
 
+  /** What was taken, joined by commas. */
+  get text(): string {
+    return this.#texts.join(",");
+  }
+
   add(text: string, seq: number, bytes: number): void {
-    if (this.#take(seq, bytes)) this.#put(text);
+    if (this.#take(seq, bytes)) this.#texts.push(text);
   }
 
   /** Adds what fits of the records behind `next`. */
@@ -126,12 +142,9 @@ class Batch {
     const first = seqs.findIndex((seq) => seq > before);
     let end = first < 0 ? seqs.length : first;
     while (end < seqs.length && !this.full && this.#take(seqs[end]!, bytes[end]!)) end++;
-    if (first >= 0 && end > first) this.#put(text.slice(first === 0 ? 0 : ends[first - 1]! + 1, ends[end - 1]!));
+    if (first >= 0 && end > first)
+      this.#texts.push(text.slice(first === 0 ? 0 : ends[first - 1]! + 1, ends[end - 1]!));
     if (!this.full) this.next = last;
-  }
-
-  #put(text: string): void {
-    this.text += this.text === "" ? text : `,${text}`;
   }
 
   /** Counts a record in, unless it does not fit. */

@@ -4,16 +4,17 @@
  * Dead rows are invisible already. They lie below a log's first live record, are hidden by a delete by tag, or
  * belong to a deleted topic. What is left to do can always be found in the store again, also after a crash.
  */
+
+import { type RecordSize, SEQ_MAX } from "../store/records.ts";
 import type { Shelf, Store } from "../store/store.ts";
-import { SEQ_MAX } from "../store/records.ts";
+import type { TagDelete } from "../store/tagdeletes.ts";
 import type { Catalog } from "./catalog.ts";
 import type { Commits } from "./commit.ts";
 import type { Group } from "./group.ts";
-import { SLICE_ROWS, taggedRows } from "./live.ts";
+import { taggedRows } from "./live.ts";
+import { Pace } from "./pace.ts";
 import type { Topic } from "./topic.ts";
 
-/** The pause between two slices, in which requests run. */
-const PAUSE_MS = 1;
 /** After a slice has failed, for example on a full disk. */
 const RETRY_MS = 1000;
 /** A topic that only loses a few records at a time is kept clean within its own commits. */
@@ -25,6 +26,9 @@ export class Reclaimer implements Disposable {
   /** Topics and dropped slots with dead rows. */
   readonly #topics = new Set<Topic>();
   readonly #dropped: Set<number>;
+  readonly #pace = new Pace();
+  /** Where the removal of a delete by tag has got to. */
+  readonly #walks = new Map<TagDelete, Generator<RecordSize[]>>();
   #timer: Timer | undefined;
   #closed = false;
 
@@ -36,7 +40,7 @@ export class Reclaimer implements Disposable {
       const topic = catalog.inSlot(slot);
       if (topic) this.#topics.add(topic);
     }
-    this.#schedule(PAUSE_MS);
+    this.#schedule(0);
   }
 
   /** Within a group: removes rows that its topics have just lost, if they are few. */
@@ -53,15 +57,17 @@ export class Reclaimer implements Disposable {
       if (topic.deleted) this.#dropped.add(topic.slot);
       else if (!isClean(topic)) this.#topics.add(topic);
     }
-    this.#schedule(PAUSE_MS);
+    this.#schedule(0);
   }
 
   #schedule(pauseMs: number): void {
     if (this.#closed || this.#timer !== undefined || this.#topics.size + this.#dropped.size === 0) return;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
+      const start = performance.now();
       const done = this.#commits.upkeep((group) => this.#slice(group));
-      this.#schedule(done ? PAUSE_MS : RETRY_MS);
+      const restMs = this.#pace.rest(performance.now() - start);
+      this.#schedule(done ? restMs : RETRY_MS);
     }, pauseMs);
   }
 
@@ -72,8 +78,8 @@ export class Reclaimer implements Disposable {
         continue;
       }
       group.find(topic.name);
-      if (topic.log.reclaimed < topic.log.earliest - 1) removeFront(topic, SLICE_ROWS);
-      else removeTagged(topic);
+      if (topic.log.reclaimed < topic.log.earliest - 1) removeFront(topic, this.#pace.rows);
+      else this.#removeTagged(topic, topic.tagDeletes[0]!);
       return;
     }
     for (const slot of this.#dropped) {
@@ -85,14 +91,28 @@ export class Reclaimer implements Disposable {
     }
   }
 
+  #removeTagged(topic: Topic, rule: TagDelete): void {
+    const walk = this.#walks.get(rule) ?? taggedRows(topic, rule, rule.upTo, this.#pace);
+    this.#walks.set(rule, walk);
+    const { value: rows, done } = walk.next();
+    if (!done) {
+      for (const row of rows) if (row.seq <= rule.upTo) topic.shelf.records.delete(topic.slot, row.seq);
+      return;
+    }
+    this.#walks.delete(rule);
+    topic.shelf.tagDeletes.delete(rule.id);
+    topic.tagDeletes = topic.tagDeletes.filter((other) => other !== rule);
+  }
+
   /** Removes a slice of what a deleted topic has left. True if nothing is left. */
   #empty(slot: number, shelf: Shelf): boolean {
     const first = shelf.records.firstFrom(slot, 1, SEQ_MAX);
     if (first) {
-      shelf.records.deleteRange(slot, first.seq - 1, first.seq - 1 + SLICE_ROWS);
+      shelf.records.deleteRange(slot, first.seq - 1, first.seq - 1 + this.#pace.rows);
       return false;
     }
-    if (shelf.blocks.deleteSome(slot, SLICE_ROWS) + shelf.keys.deleteSome(slot, SLICE_ROWS) > 0) return false;
+    if (shelf.blocks.deleteSome(slot, this.#pace.rows) + shelf.keys.deleteSome(slot, this.#pace.rows) > 0)
+      return false;
     shelf.tagDeletes.deleteAll(slot);
     shelf.logs.delete(slot);
     return true;
@@ -111,14 +131,4 @@ function removeFront({ log, shelf, slot }: Topic, rows: number): void {
   const last = Math.min(log.earliest - 1, log.reclaimed + rows);
   shelf.records.deleteRange(slot, log.reclaimed, last);
   log.reclaimed = last;
-}
-
-function removeTagged(topic: Topic): void {
-  const [rule, ...others] = topic.tagDeletes;
-  for (const rows of taggedRows(topic, rule!, rule!.upTo)) {
-    for (const row of rows) if (row.seq <= rule!.upTo) topic.shelf.records.delete(topic.slot, row.seq);
-    return;
-  }
-  topic.shelf.tagDeletes.delete(rule!.id);
-  topic.tagDeletes = others;
 }

@@ -38,18 +38,19 @@ export class Topics {
 
   /** The topic, after what has expired is gone. Throws `topic_not_found`. */
   async fresh(name: string): Promise<Topic> {
-    const topic = this.existing(name);
-    const now = this.#now();
-    if (!hasExpired(topic, now)) return topic;
-    await this.#commits.submit({ kind: "sweep", topic: name, now });
+    await this.#expire(this.existing(name));
     return this.existing(name);
   }
 
-  /** Notes that somebody has read the topic. */
-  consumed(topic: Topic, isRead: boolean): void {
+  async #expire(topic: Topic): Promise<void> {
     const now = this.#now();
-    topic.consumedTs = now;
-    if (isRead) topic.lastReadTs = now;
+    if (hasExpired(topic, now)) await this.#commits.submit({ kind: "sweep", topic: topic.name, now });
+  }
+
+  /** Notes that somebody has read the topic. */
+  consumed(topic: Topic): void {
+    topic.consumedTs = this.#now();
+    topic.lastReadTs = topic.consumedTs;
   }
 
   /** Throws `invalid_request`, `topic_exists_incompatible`, `throttled`. */
@@ -61,7 +62,7 @@ export class Topics {
   /** Throws `topic_not_found`. */
   async state(name: string, touch: boolean): Promise<TopicState> {
     const topic = await this.fresh(name);
-    if (touch) this.consumed(topic, true);
+    if (touch) this.consumed(topic);
     const { config, epoch, log } = topic;
     return {
       topic: name,
@@ -91,10 +92,12 @@ export class Topics {
     return list;
   }
 
+  /** Undefined if the topic is gone by now. */
   async #summary(name: string, touch: boolean): Promise<TopicList["topics"][number] | undefined> {
-    if (this.#catalog.find(name) === undefined) return undefined;
-    const topic = await this.fresh(name);
-    if (touch) this.consumed(topic, false);
+    const topic = this.#catalog.find(name);
+    if (topic) await this.#expire(topic);
+    if (topic === undefined || topic.deleted) return undefined;
+    if (touch) topic.consumedTs = this.#now();
     const { config, log } = topic;
     return {
       topic: name,
@@ -109,7 +112,12 @@ export class Topics {
 
   /** Deleting an absent topic is no error. Throws `topic_not_empty` if `ifEmpty` and it holds live records. */
   async delete(topic: string, ifEmpty: boolean): Promise<TopicDeleted> {
-    const { outcome } = await this.#commits.submit({ kind: "delete_topic", topic, ifEmpty, now: this.#now() });
+    const { outcome } = await this.#commits.submit({
+      kind: "delete_topic",
+      topic,
+      ifEmpty,
+      now: this.#now(),
+    });
     return { topic, deleted: outcome.deleted, routers_removed: [] };
   }
 }

@@ -37,7 +37,9 @@ export function createApp({ engine, bodyBytesMax, unexpected }: AppOptions) {
       const allowed = methodsOf(app.routes, pathOf(request.url));
       return allowed.length === 0
         ? errorReply(request, new ApiError("not_found", {}), unexpected)
-        : errorReply(request, new ApiError("method_not_allowed", {}), unexpected, { allow: allowed.join(",") });
+        : errorReply(request, new ApiError("method_not_allowed", {}), unexpected, {
+            allow: allowed.join(","),
+          });
     })
     .use(healthRoutes(engine.topics))
     .use(topicRoutes(engine.topics, bodyBytesMax))

@@ -15,7 +15,11 @@ export function errorReply(
     unexpected(error);
     return envelope(request, new ApiError("internal", {}), headers);
   }
-  return envelope(request, error, error.status === 429 ? { ...headers, "retry-after": RETRY_AFTER_SECONDS } : headers);
+  return envelope(
+    request,
+    error,
+    error.status === 429 ? { ...headers, "retry-after": RETRY_AFTER_SECONDS } : headers,
+  );
 }
 
 function envelope(request: Request, error: ApiError, headers: Record<string, string>): Response {

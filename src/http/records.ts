@@ -22,7 +22,7 @@ export function recordRoutes(log: Log, bodyBytesMax: number) {
     .post("/v0/topics/:topic/diff", async ({ request }) => {
       const topic = nameIn(request);
       const body = await readDiff(request, bodyBytesMax);
-      const { records, page, recordsScanned, waitedMs } = await log.diff(topic, body, request.signal);
+      const { records, page, recordsScanned, waitedMs } = await log.diff(topic, body, () => request.signal);
       // The records are JSON already, in the spelling their writers sent.
       return replyText(request, `{"records":[${records}],${JSON.stringify(page).slice(1)}`, {
         performance: { records_scanned: recordsScanned },

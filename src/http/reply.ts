@@ -11,7 +11,8 @@ export const arrived = (request: Request): void => {
 };
 
 /** Ms since the request arrived. */
-const elapsedMs = (request: Request): number => performance.now() - (arrivals.get(request) ?? performance.now());
+const elapsedMs = (request: Request): number =>
+  performance.now() - (arrivals.get(request) ?? performance.now());
 
 export interface ReplyOptions {
   readonly status?: number;

@@ -14,7 +14,9 @@ let db: Database | undefined;
 function checkpoint(path: string): Checkpointed {
   try {
     db ??= new Database(path, { readwrite: true, strict: true });
-    const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [[number, number, number]];
+    const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [
+      [number, number, number],
+    ];
     return { frames, copied };
   } catch (error) {
     return { error: String(error) };

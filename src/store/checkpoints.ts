@@ -42,7 +42,8 @@ export class Checkpoints implements Disposable {
     this.#worker = new Worker(script);
     this.#worker.unref();
     this.#worker.onmessage = ({ data }: MessageEvent<Checkpointed>) => this.#done(data);
-    this.#worker.onerror = (event) => events.ended(new Error(`the checkpoint worker failed: ${event.message}`));
+    this.#worker.onerror = (event) =>
+      events.ended(new Error(`the checkpoint worker failed: ${event.message}`));
     this.#worker.addEventListener("close", () => {
       if (!this.#closed) events.ended(new Error("the checkpoint worker ended"));
     });

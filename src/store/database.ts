@@ -59,7 +59,9 @@ function migrate(db: Database, path: string): void {
 function attachMemory(db: Database): void {
   db.run("ATTACH ':memory:' AS memory");
   const definitions = db
-    .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name IN (SELECT value FROM json_each(?))")
+    .prepare(
+      "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND tbl_name IN (SELECT value FROM json_each(?))",
+    )
     .values(JSON.stringify(logTables)) as [string][];
   for (const [sql] of definitions) db.run(sql.replace(/^CREATE (TABLE|INDEX) /, "CREATE $1 memory."));
 }

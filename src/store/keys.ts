@@ -17,7 +17,9 @@ export class Keys {
 
   constructor(db: Database, schema: Schema) {
     const table = `${schema}.idempotency_keys`;
-    this.#put = db.prepare(`REPLACE INTO ${table} (slot, key, ts, first_seq, count, head_seq) VALUES (?, ?, ?, ?, ?, ?)`);
+    this.#put = db.prepare(
+      `REPLACE INTO ${table} (slot, key, ts, first_seq, count, head_seq) VALUES (?, ?, ?, ?, ?, ?)`,
+    );
     this.#get = db.prepare(`SELECT ts, first_seq, count, head_seq FROM ${table} WHERE slot = ? AND key = ?`);
     this.#prune = db.prepare(
       `DELETE FROM ${table} WHERE slot = ?1 AND key IN

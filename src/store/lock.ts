@@ -21,7 +21,9 @@ export class DirectoryLock implements Disposable {
     try {
       this.#db.run("PRAGMA locking_mode = EXCLUSIVE");
       this.#db.run("BEGIN EXCLUSIVE");
-      this.#db.run("CREATE TABLE IF NOT EXISTS owner (pid INTEGER NOT NULL, in_order INTEGER NOT NULL) STRICT");
+      this.#db.run(
+        "CREATE TABLE IF NOT EXISTS owner (pid INTEGER NOT NULL, in_order INTEGER NOT NULL) STRICT",
+      );
       using read = this.#db.prepare("SELECT in_order FROM owner");
       const [row] = read.values() as [number][];
       this.stoppedInOrder = row === undefined || row[0] === 1;

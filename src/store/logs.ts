@@ -67,7 +67,9 @@ export class Logs {
 
   constructor(db: Database, schema: Schema) {
     const table = `${schema}.logs`;
-    this.#put = db.prepare(`REPLACE INTO ${table} (slot, ${columns}) VALUES (?${", ?".repeat(fields.length)})`);
+    this.#put = db.prepare(
+      `REPLACE INTO ${table} (slot, ${columns}) VALUES (?${", ?".repeat(fields.length)})`,
+    );
     this.#get = db.prepare(`SELECT ${columns} FROM ${table} WHERE slot = ?`);
     this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ?`);
     this.#sums = db.prepare(`SELECT ifnull(sum(bytes), 0) FROM ${table}`);

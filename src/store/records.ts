@@ -44,7 +44,7 @@ export class DamagedRecord extends Error {
   }
 }
 
-type Row = [number, number, number, string, string | null, string | null, string | null, number];
+type Row = [number, number, number, string, string | null, string | null, string | null];
 type SizeRow = [number, string | null, number];
 
 export class Records {
@@ -75,10 +75,14 @@ export class Records {
     this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta", 5)));
     this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
     this.#range = db.prepare(
-      `SELECT ${seq}, ts, checksum, data, tag, node, meta, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
+      `SELECT ${seq}, ts, checksum, data, tag, node, meta FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
     );
-    this.#sizes = db.prepare(`SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`);
-    this.#sizesBack = db.prepare(`SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT ?4`);
+    this.#sizes = db.prepare(
+      `SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
+    );
+    this.#sizesBack = db.prepare(
+      `SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT ?4`,
+    );
     this.#tagged = db.prepare(
       `SELECT ${seq}, tag, ${bytes} FROM ${table}
        WHERE id >> ${SEQ_BITS} = ?1 AND tag = ?4 AND ${after} ORDER BY id LIMIT ?5`,
@@ -95,7 +99,9 @@ export class Records {
 
   /** Stores `records` under `firstSeq`, `firstSeq + 1`, … */
   insert(slot: number, firstSeq: number, ts: number, records: readonly StoredRecord[]): void {
-    const plain = records.every((record) => record.tag === null && record.node === null && record.meta === null);
+    const plain = records.every(
+      (record) => record.tag === null && record.node === null && record.meta === null,
+    );
     const statements = plain ? this.#plainInserts : this.#inserts;
     let done = 0;
     for (const size of INSERT_SIZES) {
@@ -117,8 +123,9 @@ export class Records {
   /** Records with `after < seq <= last`, oldest first, verified. Throws `DamagedRecord` for the first bad one. */
   range(slot: number, after: number, last: number, limit: number): RecordRow[] {
     const rows = this.#range.values(slot, after, last, limit) as Row[];
-    return rows.map(([seq, ts, sum, data, tag, node, meta, bytes]) => {
+    return rows.map(([seq, ts, sum, data, tag, node, meta]) => {
       if (sum !== checksum(slot, seq, ts, data, tag, node, meta)) throw new DamagedRecord(seq);
+      const bytes = Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
       return { seq, ts, data, tag, node, meta, bytes };
     });
   }

@@ -16,7 +16,8 @@ const LATER_COMMITS_MIN = 2;
 
 /** What is wrong with the log at `path`, or undefined if it may be opened. `expected`: it must be there. */
 export function walDamage(path: string, expected: boolean): string | undefined {
-  if (!existsSync(path)) return expected ? `${path} is missing, and the last stop was not in order` : undefined;
+  if (!existsSync(path))
+    return expected ? `${path} is missing, and the last stop was not in order` : undefined;
   const file = readFileSync(path);
   if (file.length <= HEADER_BYTES) return undefined;
   const view = new DataView(file.buffer, file.byteOffset, file.length);
@@ -28,7 +29,8 @@ export function walDamage(path: string, expected: boolean): string | undefined {
   if (!known || !sum.equals(24)) return `the header of ${path} is damaged`;
 
   const frameBytes = FRAME_HEADER_BYTES + pageSize;
-  const sameLog = (at: number) => view.getUint32(at + 8) === view.getUint32(16) && view.getUint32(at + 12) === view.getUint32(20);
+  const sameLog = (at: number) =>
+    view.getUint32(at + 8) === view.getUint32(16) && view.getUint32(at + 12) === view.getUint32(20);
   let at = HEADER_BYTES;
   for (; at + frameBytes <= file.length; at += frameBytes) {
     sum.add(at, 8);

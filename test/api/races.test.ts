@@ -1,6 +1,14 @@
 /** Concurrent changes of one topic: one wins, and nobody sees a mixture. */
 import { describe, expect, test } from "bun:test";
-import { absentTopic, newTopic, seqs, sharedServer, type Topic, together } from "../support/topics.ts";
+import {
+  absentTopic,
+  column,
+  newTopic,
+  seqs,
+  sharedServer,
+  type Topic,
+  together,
+} from "../support/topics.ts";
 
 const server = sharedServer();
 
@@ -141,19 +149,32 @@ describe("beside a long read", () => {
     );
   });
 
-  test("6.5 a DELETE: the reader gets all of the old topic or a 404", async () => {
-    const topic = await newTopic(server);
-    await topic.write(own, "?return_seqs=false");
-    await topic.append(...Array(10).fill("other"));
-    const reads = together(4, () => topic.diff({ node: "me" }));
-    await topic.drop();
-    await topic.write({ records: own.records }, "?return_seqs=false");
-    for (const { status, body } of await reads) {
-      if (status === 200)
-        expect(body.records.map(({ data }: { data: unknown }) => data)).toStrictEqual(
-          Array(10).fill("other"),
-        );
-      else expect(status).toBe(404);
+  test("02 section 9.7 an append: a poll does not sleep through it", async () => {
+    for (let round = 0; round < 6; round++) {
+      const topic = await newTopic(server);
+      await topic.write(own, "?return_seqs=false");
+      const polls = together(4, () => topic.diff({ node: "me", limit: 10, wait_ms: 20000 }));
+      for (let pause = 0; pause < round; pause++) await topic.state();
+      await topic.append("other");
+      for (const reply of await polls) expect(column(reply, "data")).toStrictEqual(["other"]);
+    }
+  });
+
+  test("6.5 a DELETE: the reader gets all of the old topic, or of the new one, or a 404", async () => {
+    for (let round = 0; round < 6; round++) {
+      const topic = await newTopic(server);
+      await topic.write(own, "?return_seqs=false");
+      const { epoch } = (await topic.append(...Array(10).fill("old"))).body;
+      const reads = together(4, () => topic.diff({ node: "me", limit: 10 }));
+      for (let pause = 0; pause < round; pause++) await topic.state();
+      await topic.drop();
+      await topic.append(...Array(10).fill("new"));
+      for (const reply of await reads) {
+        if (reply.status === 200) {
+          const value = reply.body.epoch === epoch ? "old" : "new";
+          expect(column(reply, "data")).toStrictEqual(Array(10).fill(value));
+        } else expect(reply.status).toBe(404);
+      }
     }
   });
 });

@@ -74,6 +74,33 @@ describe("deletes", () => {
     await expectLeft(topic, newer, N);
   });
 
+  test.each([
+    ["b", ["ba", "a", ""]],
+    [
+      ["tag", "Eq", "b*"],
+      ["b", "ba", "b**"],
+    ],
+    ["b*", ["a", "B", "", "c"]],
+  ])("7 by match %j, beside tags that look like it", async (match, others) => {
+    const topic = await newTopic(server);
+    const tag = typeof match === "string" ? match.replace("*", "x") : match[2]!;
+    const kept = numbers(4000).map((seq) => ({ seq, tag: seq % 2 ? tag : others[seq % others.length]! }));
+    await topic.write({ records: kept.map(({ seq, tag }) => ({ data: seq, tag })) }, "?return_seqs=false");
+    expect((await topic.erase({ match })).body).toMatchObject({ deleted: 2000, count: 2000 });
+    await expectLeft(
+      topic,
+      kept.filter(({ seq }) => seq % 2 === 0),
+      4000,
+    );
+  });
+
+  test("02.61 by a prefix and before_seq", async () => {
+    const { topic, kept } = await filled();
+    const left = kept.filter(({ seq, tag }) => tag === "a" || seq >= 4500);
+    expect((await topic.erase({ match: "b*", before_seq: 4500 })).body.deleted).toBe(N - left.length);
+    await expectLeft(topic, left, N);
+  });
+
   test("02.63 records of the tag that are written after a large delete survive it", async () => {
     const { topic, kept } = await filled();
     await topic.erase({ match: "b" });

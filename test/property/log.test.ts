@@ -147,7 +147,7 @@ class History implements Disposable {
       const { records, page } = await this.#open.engine.log.diff(
         TOPIC,
         request,
-        new AbortController().signal,
+        () => new AbortController().signal,
       );
       expect(page.tombstone).toEqual(first ? model.tombstone(from) : null);
       read.push(...parseRecords(records));

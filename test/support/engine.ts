@@ -17,7 +17,12 @@ export class OpenEngine implements Disposable {
     const fail = (reason: unknown) => {
       throw reason;
     };
-    this.store = new Store({ dir, acceptLoss: false, checkpointer, checkpoints: { delayed: fail, ended: fail } });
+    this.store = new Store({
+      dir,
+      acceptLoss: false,
+      checkpointer,
+      checkpoints: { delayed: fail, ended: fail },
+    });
     this.engine = new Engine({ store: this.store, limits, now: () => clock.now, failed: fail });
   }
 

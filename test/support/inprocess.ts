@@ -9,7 +9,12 @@ import { temporaryDirectory } from "./spawn.ts";
 export async function startInProcess(env: Record<string, string>): Promise<TestServer> {
   await using parts = new AsyncDisposableStack();
   const dir = parts.use(await temporaryDirectory());
-  const config = configFrom({ TOPICS_DATA_DIR: join(dir.path, "data"), TOPICS_PORT: "0", RUST_LOG: "error", ...env });
+  const config = configFrom({
+    TOPICS_DATA_DIR: join(dir.path, "data"),
+    TOPICS_PORT: "0",
+    RUST_LOG: "error",
+    ...env,
+  });
   const server = parts.use(
     await startServer(config, createLogger(config.logLevel), (reason) => {
       throw reason;

@@ -33,7 +33,8 @@ export async function send(
   const sent = new Headers();
   const raw = typeof body === "string" || body instanceof Uint8Array || body instanceof ReadableStream;
   if (body !== undefined) sent.set("content-type", "application/json");
-  for (const [name, value] of Object.entries(headers)) value === "" ? sent.delete(name) : sent.set(name, value);
+  for (const [name, value] of Object.entries(headers))
+    value === "" ? sent.delete(name) : sent.set(name, value);
   const response = await fetch(url + path, {
     method,
     headers: sent,
@@ -42,5 +43,10 @@ export async function send(
   });
   const text = await response.text();
   const json = response.headers.get("content-type")?.startsWith("application/json") && text !== "";
-  return { status: response.status, headers: response.headers, text, body: json ? JSON.parse(text) : undefined };
+  return {
+    status: response.status,
+    headers: response.headers,
+    text,
+    body: json ? JSON.parse(text) : undefined,
+  };
 }

@@ -8,7 +8,8 @@ import { type Reply, send, type TestServer, target } from "./request.ts";
 const root = join(import.meta.dir, "../..");
 
 /** What runs the server: the built executable when the target is `binary`, else the source. */
-export const command = target === "binary" ? [join(root, "dist/topics")] : [process.execPath, join(root, "src/main.ts")];
+export const command =
+  target === "binary" ? [join(root, "dist/topics")] : [process.execPath, join(root, "src/main.ts")];
 
 export interface SpawnedServer extends TestServer {
   readonly dir: string;

@@ -89,6 +89,13 @@ export async function newTopic(server: Sender, config: unknown = {}): Promise<To
   return topic;
 }
 
+/** A topic with one record for each tag; `data` is the tag. */
+export async function taggedTopic(server: Sender, ...tags: (string | undefined)[]): Promise<Topic> {
+  const topic = await newTopic(server);
+  accepted(await topic.write({ records: tags.map((tag) => ({ data: tag ?? null, tag })) }));
+  return topic;
+}
+
 /** The seqs of the records in a reply. */
 export const seqs = (reply: Reply): number[] =>
   reply.body.records.map((record: { $seq: number }) => record.$seq);
