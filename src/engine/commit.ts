@@ -4,18 +4,25 @@
  * Commands that arrive in one turn of the event loop, or while a commit runs, share the next transaction; a lone
  * one does not wait for company. A transaction is synchronous from its first command to its commit, so no reader
  * ever sees a change that is not committed. If it fails, all its commands fail and nothing has happened.
+ *
+ * The event loop never waits for the device: a commit hands its pages to the operating system, and what has to be
+ * on the device is answered when a sync that started later is done. One sync serves all commits before it. Until
+ * then `Topic.unsynced` holds back whoever reads that topic, so nothing is shown that a power cut could take.
  */
 import { ApiError } from "../contract/errors.ts";
-import type { Durability } from "../contract/topics.ts";
 import { isIoError, type Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import type { Command, Outcome } from "./commands.ts";
 import { type EngineLimits, Group } from "./group.ts";
 import { apply } from "./machine.ts";
+import type { Topic } from "./topic.ts";
 
 /** So many records, or commands, make a group full; the rest waits for the next one. */
 const GROUP_RECORDS_MAX = 10_000;
 const GROUP_COMMANDS_MAX = 256;
+
+/** So many turns of the event loop a group may grow, as long as each brings more. */
+const GATHER_TURNS_MAX = 8;
 
 /** What a command led to, and what its commit cost, in ms. */
 export interface Committed<C extends Command> {
@@ -32,6 +39,14 @@ interface Pending {
   readonly reject: (error: unknown) => void;
 }
 
+/** A command that is carried out, and waits for its commit or for the sync behind it. */
+interface Answer {
+  readonly needsSync: boolean;
+  readonly topic: Topic | undefined;
+  readonly give: (appendMs: number, fsyncMs: number) => void;
+  readonly fail: (error: unknown) => void;
+}
+
 export interface CommitEvents {
   /** Within each transaction, after its commands. */
   readonly closing: (group: Group) => void;
@@ -39,12 +54,6 @@ export interface CommitEvents {
   readonly committed: (group: Group) => void;
   /** A transaction failed. `broken`: the medium did, and nothing will be acknowledged any more. */
   readonly failed: (error: unknown, broken: boolean) => void;
-}
-
-interface Cost {
-  readonly appliedMs: number;
-  readonly commitMs: number;
-  readonly sync: boolean;
 }
 
 export class Commits {
@@ -76,16 +85,25 @@ export class Commits {
 
   /** Runs `work` in a transaction of its own, for upkeep that no reader can see. False if it failed. */
   upkeep(work: (group: Group) => void): boolean {
-    return this.#transact(false, work) !== undefined;
+    return this.#transact(work) !== undefined;
   }
 
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.#flush();
-    });
+    const known = this.#queue.length;
+    setImmediate(() => this.#gather(known, GATHER_TURNS_MAX));
+  }
+
+  /** Flushes once a turn of the event loop has brought nothing new. */
+  #gather(known: number, turns: number): void {
+    if (turns > 0 && this.#queue.length > known) {
+      const grown = this.#queue.length;
+      setImmediate(() => this.#gather(grown, turns - 1));
+      return;
+    }
+    this.#scheduled = false;
+    this.#flush();
   }
 
   #flush(): void {
@@ -113,46 +131,70 @@ export class Commits {
   }
 
   #commit(pending: readonly Pending[]): void {
-    const sync = pending.some(({ command }) => this.#needsSync(command));
-    const answers: ((cost: Cost) => void)[] = [];
-    const done = this.#transact(sync, (group) => {
+    const answers: Answer[] = [];
+    const done = this.#transact((group) => {
       for (const one of pending) answers.push(this.#apply(group, one));
       this.#events.closing(group);
     });
     if (done === undefined) {
-      for (const { reject } of pending)
-        reject(new ApiError("internal", {}, "the change could not be stored"));
+      for (const { reject } of pending) reject(notStored());
       return;
     }
-    this.#events.committed(done.group);
-    for (const answer of answers) answer(done.cost);
+    const { group, ms } = done;
+    const waiting = answers.filter((answer) => answer.needsSync);
+    if (waiting.length > 0) this.#sync(waiting, ms);
+    this.#events.committed(group);
+    for (const answer of answers) if (!answer.needsSync) answer.give(ms, 0);
   }
 
-  /** Carries out one command; what is left to do is to answer it once the group is committed. */
-  #apply(group: Group, { command, resolve, reject }: Pending): (cost: Cost) => void {
+  /** Carries out one command. */
+  #apply(group: Group, { command, resolve, reject }: Pending): Answer {
+    const needsSync = this.#needsSync(command);
     try {
       const outcome = apply(group, command);
-      const durability = this.#catalog.find(command.topic)?.config.durability;
-      return (cost) => resolve({ outcome, ...charge(durability, cost) });
+      const topic = this.#catalog.find(command.topic);
+      const give = (appendMs: number, fsyncMs: number) =>
+        resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
+      return { needsSync, topic, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      return () => reject(error);
+      return { needsSync, topic: undefined, give: () => reject(error), fail: reject };
     }
+  }
+
+  /** Gives `answers` once their group is on the device, and holds back readers of their topics until then. */
+  #sync(answers: readonly Answer[], appendMs: number): void {
+    const start = performance.now();
+    const synced = this.#store.sync().then(
+      () => {
+        for (const { topic } of answers) if (topic?.unsynced === synced) topic.unsynced = undefined;
+        const fsyncMs = performance.now() - start;
+        for (const answer of answers) answer.give(appendMs, fsyncMs);
+      },
+      (error) => {
+        this.#broken = true;
+        this.#events.failed(error, true);
+        for (const answer of answers) answer.fail(notStored());
+        throw notStored();
+      },
+    );
+    // Those who wait get the failure; it is nobody's fault if there is none.
+    synced.catch(() => {});
+    for (const { topic } of answers) if (topic) topic.unsynced = synced;
   }
 
   /** One transaction, in the store and in memory alike. Undefined if it failed and nothing has happened. */
-  #transact(sync: boolean, work: (group: Group) => void): { group: Group; cost: Cost } | undefined {
+  #transact(work: (group: Group) => void): { group: Group; ms: number } | undefined {
     if (this.#broken) return undefined;
     const group = new Group(this.#catalog, this.#store, this.#limits);
     const start = performance.now();
     try {
-      const { result: appliedMs, commitMs } = this.#store.transaction(sync, () => {
+      this.#store.transaction(() => {
         work(group);
         group.save();
-        return performance.now() - start;
       });
       group.done();
-      return { group, cost: { appliedMs, commitMs, sync } };
+      return { group, ms: performance.now() - start };
     } catch (error) {
       group.undo();
       this.#broken = isIoError(error);
@@ -174,9 +216,11 @@ export class Commits {
   }
 }
 
-/** What one answer reports of its group's cost. */
-function charge(durability: Durability | undefined, { appliedMs, commitMs, sync }: Cost) {
+const notStored = (): ApiError => new ApiError("internal", {}, "the change could not be stored");
+
+/** What an answer reports of its group's cost. */
+function charge(topic: Topic | undefined, appendMs: number, fsyncMs: number) {
+  const durability = topic?.config.durability;
   if (durability === "ephemeral") return { appendMs: 0, fsyncMs: 0 };
-  if (sync && durability === "fsync") return { appendMs: appliedMs, fsyncMs: commitMs };
-  return { appendMs: appliedMs + commitMs, fsyncMs: 0 };
+  return { appendMs, fsyncMs: durability === "fsync" ? fsyncMs : 0 };
 }

@@ -28,7 +28,7 @@ export class Engine implements Disposable {
   constructor({ store, limits, now, failed }: EngineOptions) {
     const bell = new Bell();
     this.#store = store;
-    if (store.crashed) store.transaction(true, () => store.topics.renewEphemeral());
+    if (store.crashed) store.transaction(() => store.topics.renewEphemeral());
     this.#catalog = new Catalog(store);
     this.#commits = new Commits(store, this.#catalog, limits, {
       closing: (group) => this.#reclaimer.closing(group),

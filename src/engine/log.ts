@@ -137,6 +137,7 @@ export class Log {
     // Deleted during a long walk: what was read says nothing about what there is now.
     if (topic.deleted) return this.#read(name, { epoch: topic.epoch, ...request });
     this.#topics.consumed(topic);
+    await topic.unsynced;
     return { topic, run };
   }
 

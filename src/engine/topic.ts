@@ -20,6 +20,8 @@ export class Topic {
   tagDeletes: readonly TagDelete[];
   /** Set when the instance is deleted. */
   deleted = false;
+  /** The sync that the latest changes wait for. Nothing of the topic is shown before it is done. */
+  unsynced: Promise<void> | undefined;
   /** Changes when records other than the oldest ones go, so that encoded pages are not used again. */
   version = 0;
   /** Clocks of readers, ms since the Unix epoch. Not kept over a restart. */

@@ -64,7 +64,7 @@ export class Topics {
     const topic = await this.fresh(name);
     if (touch) this.consumed(topic);
     const { config, epoch, log } = topic;
-    return {
+    const state = {
       topic: name,
       type: config.type,
       epoch,
@@ -78,6 +78,8 @@ export class Topics {
       last_write_ts: log.lastTs,
       last_read_ts: topic.lastReadTs,
     };
+    await topic.unsynced;
+    return state;
   }
 
   /** One page of topics in byte order of their names. Throws `invalid_request` for a malformed cursor. */
@@ -99,7 +101,7 @@ export class Topics {
     if (topic === undefined || topic.deleted) return undefined;
     if (touch) topic.consumedTs = this.#now();
     const { config, log } = topic;
-    return {
+    const summary = {
       topic: name,
       head_seq: log.head,
       earliest_seq: log.earliest,
@@ -108,6 +110,8 @@ export class Topics {
       durable: config.durable,
       effective_priority: effectivePriority(config, topic.consumedTs, this.#now()),
     };
+    await topic.unsynced;
+    return summary;
   }
 
   /** Deleting an absent topic is no error. Throws `topic_not_empty` if `ifEmpty` and it holds live records. */

@@ -3,6 +3,7 @@
  * its own, so that no request waits for that. Runs one PASSIVE checkpoint per message.
  */
 import { Database } from "bun:sqlite";
+import { keepWal } from "./database.ts";
 
 declare const self: Worker;
 
@@ -11,9 +12,15 @@ export type Checkpointed = { readonly frames: number; readonly copied: number } 
 
 let db: Database | undefined;
 
+function open(path: string): Database {
+  const db = new Database(path, { readwrite: true, strict: true });
+  keepWal(db);
+  return db;
+}
+
 function checkpoint(path: string): Checkpointed {
   try {
-    db ??= new Database(path, { readwrite: true, strict: true });
+    db ??= open(path);
     const [[, frames, copied]] = db.prepare("PRAGMA wal_checkpoint(PASSIVE)").values() as [
       [number, number, number],
     ];

@@ -4,7 +4,7 @@
  * This process owns the data directory (lock.ts), and only this connection writes. So synchronous calls are
  * enough, with no pool and no retry; the checkpoint worker only copies.
  */
-import { Database } from "bun:sqlite";
+import { constants, Database } from "bun:sqlite";
 import init from "./migrations/0001_init.sql" with { type: "text" };
 
 /** Older versions can corrupt a database whose checkpoints run on another connection. */
@@ -31,15 +31,25 @@ export function openDatabase(path: string): Database {
   const pragmas = [
     "journal_mode = WAL",
     "wal_autocheckpoint = 0",
-    "synchronous = FULL",
-    "fullfsync = ON",
+    // Commits do not wait for the device; whoever needs that asks for a sync (syncs.ts).
+    "synchronous = NORMAL",
+    "checkpoint_fullfsync = ON",
     `cache_size = -${CACHE_KIB}`,
     `journal_size_limit = ${WAL_BYTES_KEPT}`,
   ];
   for (const pragma of pragmas) db.run(`PRAGMA ${pragma}`);
+  keepWal(db);
   migrate(db, path);
   attachMemory(db);
   return db;
+}
+
+/**
+ * SQLite would remove an empty write-ahead log with its last connection, also when a process ends by itself. Kept,
+ * its absence after a crash means that somebody else has removed it.
+ */
+export function keepWal(db: Database): void {
+  db.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
 }
 
 function migrate(db: Database, path: string): void {

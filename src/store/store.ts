@@ -13,6 +13,7 @@ import { DirectoryLock } from "./lock.ts";
 import { Logs } from "./logs.ts";
 import { moveRows } from "./move.ts";
 import { Records } from "./records.ts";
+import { Syncs } from "./syncs.ts";
 import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
 import { walDamage } from "./wal.ts";
@@ -58,7 +59,7 @@ export class Store implements Disposable {
   readonly #begin: Statement;
   readonly #commit: Statement;
   readonly #rollback: Statement;
-  #synced = true;
+  readonly #syncs: Syncs | undefined;
 
   /** Without options everything is kept in memory. */
   constructor(options?: StoreOptions) {
@@ -82,31 +83,32 @@ export class Store implements Disposable {
       // The first commit makes the log that a later start will look for.
       db.run("UPDATE last_given SET epoch = epoch");
       this.#lock.markRunning();
+      this.#syncs = opened.use(new Syncs(`${path}-wal`));
       this.#checkpoints = opened.use(new Checkpoints(db, path, options.checkpointer, options.checkpoints));
     }
     opened.move();
   }
 
   /**
-   * Runs `work` in one transaction. With `sync` it returns after the data is on the device, else after it was
-   * handed to the operating system. If `work` or the commit throws, nothing is changed.
+   * Runs `work` in one transaction and returns once the operating system has it. If `work` or the commit throws,
+   * nothing is changed.
    */
-  transaction<T>(sync: boolean, work: () => T): { result: T; commitMs: number } {
-    if (sync !== this.#synced) {
-      this.#db.run(`PRAGMA main.synchronous = ${sync ? "FULL" : "NORMAL"}`);
-      this.#synced = sync;
-    }
+  transaction<T>(work: () => T): T {
     this.#begin.run();
     try {
       const result = work();
-      const start = performance.now();
       this.#commit.run();
       this.#checkpoints?.committed();
-      return { result, commitMs: performance.now() - start };
+      return result;
     } catch (error) {
       if (this.#db.inTransaction) this.#rollback.run();
       throw error;
     }
+  }
+
+  /** Resolves when everything committed before is on the device. */
+  sync(): Promise<void> {
+    return this.#syncs?.sync() ?? Promise.resolve();
   }
 
   /** Moves all rows of a slot from one schema to the other. */
@@ -121,6 +123,7 @@ export class Store implements Disposable {
       this.#db.run("PRAGMA main.wal_checkpoint(TRUNCATE)");
       this.#lock?.markStopped();
     } finally {
+      this.#syncs?.[Symbol.dispose]();
       this.#db.close();
       this.#lock?.[Symbol.dispose]();
     }

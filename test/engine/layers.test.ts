@@ -16,7 +16,7 @@ const allowed: Record<string, readonly string[]> = {
 /** Packages that belong to one folder. */
 const packages: Record<string, readonly string[]> = {
   contract: ["@sinclair/typebox"],
-  store: ["bun:sqlite", "node:fs", "node:path"],
+  store: ["bun:sqlite", "node:fs", "node:path", "node:util"],
   engine: ["lru-cache"],
   http: ["elysia", "@sinclair/typebox"],
 };
