@@ -34,6 +34,7 @@ export async function startServer(
         delayed: (reason) => log.warn({ reason }, "a checkpoint failed and will be tried again"),
         ended: broken,
       },
+      lost: (damage) => log.error({ damage }, "the newest records are missing; going on with what is there"),
     }),
   );
   const engine = parts.use(

@@ -61,7 +61,6 @@ export const errors = {
         ? "internal error"
         : `record ${d.seq} of topic "${d.topic}" is damaged in storage; from_seq ${d.seq} reads on behind it`,
   ),
-  shutting_down: row(503, none, () => "the server is shutting down"),
 };
 
 export type ErrorCode = keyof typeof errors;

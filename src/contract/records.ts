@@ -78,6 +78,7 @@ export const DiffPage = Type.Object({
   tombstone: Nullable(Tombstone),
   lag: Type.Integer(),
 });
+export type DiffPage = Static<typeof DiffPage>;
 
 /** Selects records by tag: `["tag","Eq",s]`, `["tag","Glob","prefix*"]`, or the string shorthand of either. */
 export const TagFilter = Type.Union([

@@ -1,6 +1,6 @@
 /**
  * The few shapes TypeBox has no word for. Each is an ordinary TypeBox schema, so types and the OpenAPI page
- * come from it; the marks are read by the decoders (decode.ts, query.ts).
+ * come from it; the marks are read by the decoders (decode.ts).
  */
 import { Kind, type TSchema, Type } from "@sinclair/typebox";
 
@@ -24,7 +24,6 @@ export const Setting = unsigned(64, "refuse");
 export const Clamped = unsigned(64, "clamp");
 /** A small count or duration: 0..2^32-1. */
 export const Small = unsigned(32, "refuse");
-/** 0..2^64-1 where any large value means "as much as allowed". */
 export const Int32 = Type.Integer({ minimum: -(2 ** 31), maximum: 2 ** 31 - 1, format: "int32" });
 
 /** `null` means the same as leaving the field out. */

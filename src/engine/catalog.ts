@@ -24,6 +24,7 @@ export class Catalog {
     this.bytes = store.disk.logs.totalBytes();
   }
 
+  /** The topic of that name, if it exists. */
   find(name: string): Topic | undefined {
     const loaded = this.#loaded.get(name);
     if (loaded) return loaded;
@@ -47,28 +48,39 @@ export class Catalog {
   }
 
   remove(topic: Topic): void {
-    this.#loaded.delete(topic.name);
+    if (this.#loaded.get(topic.name) === topic) this.#loaded.delete(topic.name);
     this.topics--;
   }
 
-  loaded(): Iterable<Topic> {
+  /** The topic of that name, if it exists and has been named before. */
+  loaded(name: string): Topic | undefined {
+    return this.#loaded.get(name);
+  }
+
+  allLoaded(): Iterable<Topic> {
     return this.#loaded.values();
   }
 
   #load(row: TopicRow): Topic {
     const config = JSON.parse(row.config) as TopicConfig;
     const shelf = this.shelfOf(config);
-    const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot) ?? emptyLog();
-    try {
-      const topic = new Topic(row, config, shelf, log, shelf.tagDeletes.of(row.slot));
-      // The newest records must be there as they are counted.
-      verifyBlock(topic, log.tailBlock, log.head);
-      this.#loaded.set(row.name, topic);
-      return topic;
-    } catch (error) {
-      if (!(error instanceof DamagedRecord) && !isCorruption(error)) throw error;
-      throw new ApiError("internal", { topic: row.name, seq: log.head });
-    }
+    const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot);
+    const topic = new Topic(row, config, shelf, log ?? emptyLog(), shelf.tagDeletes.of(row.slot));
+    if (!log || !isWhole(topic))
+      topic.damaged = new ApiError("internal", { topic: row.name, seq: topic.log.head });
+    this.#loaded.set(row.name, topic);
+    return topic;
+  }
+}
+
+/** Whether the newest records are there as they are counted. */
+function isWhole(topic: Topic): boolean {
+  try {
+    verifyBlock(topic, topic.log.tailBlock, topic.log.head);
+    return true;
+  } catch (error) {
+    if (!(error instanceof DamagedRecord) && !isCorruption(error)) throw error;
+    return false;
   }
 }
 

@@ -47,16 +47,14 @@ export interface DeleteBefore {
   readonly now: number;
 }
 
-/** The records a delete by tag covers, summed by block beforehand. */
-export interface Counted {
-  readonly epoch: number;
-  readonly blocks: ReadonlyMap<number, Tally>;
-}
+/** The records a delete by tag covers, summed by block. */
+export type Counted = ReadonlyMap<number, Tally>;
 
-/** Delete records by tag, among those with `seq <= upTo`. */
+/** Delete records by tag, among those with `seq <= upTo` of one instance of the topic. */
 export interface DeleteTagged {
   readonly kind: "delete_tagged";
   readonly topic: string;
+  readonly epoch: number;
   readonly range: TagRange;
   readonly upTo: number;
   readonly now: number;

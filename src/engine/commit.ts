@@ -10,15 +10,16 @@
  * then `Topic.unsynced` holds back whoever reads that topic, so nothing is shown that a power cut could take.
  */
 import { ApiError } from "../contract/errors.ts";
-import { isIoError, type Store } from "../store/store.ts";
+import { isFull, isIoError, type Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import type { Command, Outcome } from "./commands.ts";
 import { type EngineLimits, Group } from "./group.ts";
 import { apply } from "./machine.ts";
 import type { Topic } from "./topic.ts";
 
-/** So many records, or commands, make a group full; the rest waits for the next one. */
+/** So many records, bytes or commands make a group full; the rest waits for the next one. */
 const GROUP_RECORDS_MAX = 10_000;
+const GROUP_BYTES_MAX = 8 * 1024 * 1024;
 const GROUP_COMMANDS_MAX = 256;
 
 /** So many turns of the event loop a group may grow, as long as each brings more. */
@@ -63,6 +64,7 @@ export class Commits {
   readonly #events: CommitEvents;
   #queue: Pending[] = [];
   #scheduled = false;
+  #closed = false;
   /** Set when the medium has failed: what was written last is unknown, so nothing is acknowledged any more. */
   #broken = false;
 
@@ -75,17 +77,25 @@ export class Commits {
 
   /** Resolves when the command is committed. Rejects with its `ApiError`, or `internal` if its group failed. */
   async submit<C extends Command>(command: C): Promise<Committed<C>> {
+    // Loads the topic. One that cannot be loaded fails here, and not for all that would share its group.
+    const topic = this.#catalog.find(command.topic);
+    if (topic?.damaged && command.kind !== "delete_topic") throw topic.damaged;
+    if (this.#closed) throw notStored();
     const { promise, resolve, reject } = Promise.withResolvers<Committed<Command>>();
-    // A topic that cannot be loaded fails here, and not for all that would share its group.
-    this.#catalog.find(command.topic);
     this.#queue.push({ command, resolve, reject });
     this.#schedule();
     return promise as Promise<Committed<C>>;
   }
 
+  /** Carries out what is waiting and takes nothing more. */
+  close(): void {
+    this.#closed = true;
+    while (this.#queue.length > 0) this.#flush();
+  }
+
   /** Runs `work` in a transaction of its own, for upkeep that no reader can see. False if it failed. */
   upkeep(work: (group: Group) => void): boolean {
-    return this.#transact(work) !== undefined;
+    return !("error" in this.#transact(work));
   }
 
   #schedule(): void {
@@ -117,17 +127,19 @@ export class Commits {
   }
 
   #takeGroup(): Pending[] {
-    let records = 0;
     let size = 0;
+    let records = 0;
+    let bytes = 0;
     for (const { command } of this.#queue) {
-      records += command.kind === "append" ? command.records.length : 0;
-      if (size > 0 && (records > GROUP_RECORDS_MAX || size === GROUP_COMMANDS_MAX)) break;
+      if (command.kind === "append") {
+        records += command.records.length;
+        for (const record of command.records) bytes += record.bytes;
+      }
+      const isFull = records > GROUP_RECORDS_MAX || bytes > GROUP_BYTES_MAX || size === GROUP_COMMANDS_MAX;
+      if (size > 0 && isFull) break;
       size++;
     }
-    if (size < this.#queue.length) return this.#queue.splice(0, size);
-    const all = this.#queue;
-    this.#queue = [];
-    return all;
+    return this.#queue.splice(0, size);
   }
 
   #commit(pending: readonly Pending[]): void {
@@ -136,8 +148,11 @@ export class Commits {
       for (const one of pending) answers.push(this.#apply(group, one));
       this.#events.closing(group);
     });
-    if (done === undefined) {
-      for (const { reject } of pending) reject(notStored());
+    if ("error" in done) {
+      // What fails by itself, such as a damaged page, must not take others along. A full disk fails for all.
+      if (pending.length > 1 && !this.#broken && !isFull(done.error))
+        for (const one of pending) this.#commit([one]);
+      else for (const { reject } of pending) reject(notStored());
       return;
     }
     const { group, ms } = done;
@@ -152,7 +167,7 @@ export class Commits {
     const needsSync = this.#needsSync(command);
     try {
       const outcome = apply(group, command);
-      const topic = this.#catalog.find(command.topic);
+      const topic = this.#catalog.loaded(command.topic);
       const give = (appendMs: number, fsyncMs: number) =>
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
       return { needsSync, topic, give, fail: reject };
@@ -183,9 +198,9 @@ export class Commits {
     for (const { topic } of answers) if (topic) topic.unsynced = synced;
   }
 
-  /** One transaction, in the store and in memory alike. Undefined if it failed and nothing has happened. */
-  #transact(work: (group: Group) => void): { group: Group; ms: number } | undefined {
-    if (this.#broken) return undefined;
+  /** One transaction, in the store and in memory alike. With an error, nothing has happened. */
+  #transact(work: (group: Group) => void): { group: Group; ms: number } | { error: unknown } {
+    if (this.#broken) return { error: notStored() };
     const group = new Group(this.#catalog, this.#store, this.#limits);
     const start = performance.now();
     try {
@@ -199,19 +214,19 @@ export class Commits {
       group.undo();
       this.#broken = isIoError(error);
       this.#events.failed(error, this.#broken);
-      return undefined;
+      return { error };
     }
   }
 
   #isEphemeral(command: Command): boolean {
     if (command.kind === "put_topic" || command.kind === "delete_topic") return false;
-    return this.#catalog.find(command.topic)?.config.durability === "ephemeral";
+    return this.#catalog.loaded(command.topic)?.config.durability === "ephemeral";
   }
 
   /** Settings are always synced; records where their topic asks for it. */
   #needsSync(command: Command): boolean {
     if (command.kind === "put_topic" || command.kind === "delete_topic") return true;
-    const topic = this.#catalog.find(command.topic);
+    const topic = this.#catalog.loaded(command.topic);
     return topic === undefined ? command.kind === "append" : topic.config.durability === "fsync";
   }
 }

@@ -8,8 +8,7 @@ import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { Counted, DeleteBefore, DeleteTagged, RecordsRemoved } from "./commands.ts";
 import type { Group } from "./group.ts";
-import { liveRows, nextLive, type Tally, tagged, tallyUpTo } from "./live.ts";
-import { Pace } from "./pace.ts";
+import { liveRows, liveUpTo, nextLive, type Tally, taggedRows, tallyUpTo } from "./live.ts";
 import { expire, removeUpTo } from "./retention.ts";
 import { inRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
@@ -30,23 +29,17 @@ export function deleteBefore(group: Group, { topic: name, before, now }: DeleteB
 export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemoved {
   const topic = group.existing(command.topic);
   expire(topic, command.now);
-  const { counted } = command;
-  if (counted?.epoch === topic.epoch)
-    return hide(topic, command, withoutGone(topic, command, counted.blocks));
-  const few: RecordSize[] = [];
-  for (const rows of tagged(topic, command.range, command.upTo, new Pace())) {
-    few.push(...rows);
-    if (few.length > DELETE_AT_ONCE_MAX) return hide(topic, command, countTagged(topic, command));
+  if (topic.epoch !== command.epoch) return removal(topic, 0);
+  if (command.counted) return hide(topic, command, withoutGone(topic, command, command.counted));
+  const rows: RecordSize[] = [];
+  for (const slice of taggedRows(topic, command.range, command.upTo, () => DELETE_AT_ONCE_MAX)) {
+    rows.push(...liveUpTo(topic, slice, command.upTo));
   }
-  for (const row of few) topic.shelf.records.delete(topic.slot, row.seq);
-  return takeOut(topic, sumByBlock(few));
-}
-
-/** What a delete covers, by block. */
-function countTagged(topic: Topic, { range, upTo }: DeleteTagged): Map<number, Tally> {
   const blocks = new Map<number, Tally>();
-  for (const rows of tagged(topic, range, upTo, new Pace())) addByBlock(blocks, rows);
-  return blocks;
+  addByBlock(blocks, rows);
+  if (rows.length > DELETE_AT_ONCE_MAX) return hide(topic, command, blocks);
+  for (const row of rows) topic.shelf.records.delete(topic.slot, row.seq);
+  return takeOut(topic, blocks);
 }
 
 /** Adds the sizes of `rows` to the sums of their blocks. */
@@ -62,18 +55,8 @@ export function addByBlock(blocks: Map<number, Tally>, rows: readonly RecordSize
   }
 }
 
-function sumByBlock(rows: readonly RecordSize[]): Map<number, Tally> {
-  const blocks = new Map<number, Tally>();
-  addByBlock(blocks, rows);
-  return blocks;
-}
-
 /** Leaves out what fell below the topic's first live record since it was counted. */
-function withoutGone(
-  topic: Topic,
-  { range, upTo }: DeleteTagged,
-  counted: Counted["blocks"],
-): Map<number, Tally> {
+function withoutGone(topic: Topic, { range, upTo }: DeleteTagged, counted: Counted): Map<number, Tally> {
   const edge = blockOf(topic.log.earliest);
   const blocks = new Map([...counted].filter(([block]) => block > edge));
   const last = Math.min(upTo, (edge + 1) * BLOCK_SEQS - 1);
@@ -88,8 +71,10 @@ function hide(
   { range, upTo }: DeleteTagged,
   blocks: ReadonlyMap<number, Tally>,
 ): RecordsRemoved {
-  const rule = topic.shelf.tagDeletes.insert(topic.slot, range, upTo);
-  topic.tagDeletes = [...topic.tagDeletes, rule];
+  if (blocks.size > 0) {
+    const rule = topic.shelf.tagDeletes.insert(topic.slot, range, upTo);
+    topic.tagDeletes = [...topic.tagDeletes, rule];
+  }
   return takeOut(topic, blocks);
 }
 

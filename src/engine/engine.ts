@@ -28,7 +28,9 @@ export class Engine implements Disposable {
   constructor({ store, limits, now, failed }: EngineOptions) {
     const bell = new Bell();
     this.#store = store;
-    if (store.crashed) store.transaction(() => store.topics.renewEphemeral());
+    // Seqs may be given out again, so readers must be able to tell.
+    if (store.acceptedLoss) store.transaction(() => store.topics.renewEpochs(now()));
+    else if (store.crashed) store.transaction(() => store.topics.renewEphemeralEpochs());
     this.#catalog = new Catalog(store);
     this.#commits = new Commits(store, this.#catalog, limits, {
       closing: (group) => this.#reclaimer.closing(group),
@@ -43,15 +45,17 @@ export class Engine implements Disposable {
     this.log = new Log(this.topics, this.#commits, bell, now);
   }
 
-  /** Notes the heads of topics in memory, so that they go on from there. The store stays open. */
+  /** Carries out what is waiting, and notes where topics in memory stand. The store stays open. */
   [Symbol.dispose](): void {
     this.#reclaimer[Symbol.dispose]();
-    this.#commits.upkeep(() => {
-      for (const topic of this.#catalog.loaded()) {
+    this.#commits.close();
+    const noted = this.#commits.upkeep(() => {
+      for (const topic of this.#catalog.allLoaded()) {
         if (topic.config.durability === "ephemeral")
           this.#store.disk.logs.put(topic.slot, emptied(topic.log));
       }
     });
+    if (noted) this.#store.inOrder();
   }
 }
 

@@ -7,7 +7,7 @@
 import { ApiError, invalid } from "../contract/errors.ts";
 import { TOPIC_NAME } from "../contract/limits.ts";
 import type { TopicConfig } from "../contract/topics.ts";
-import { emptyLog, type LogState } from "../store/logs.ts";
+import { emptyLog, type LogState, sameLog } from "../store/logs.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import { Topic } from "./topic.ts";
@@ -100,15 +100,16 @@ export class Group {
 
   delete(topic: Topic): void {
     this.store.topics.drop(topic.slot);
+    for (const shelf of [this.store.disk, this.store.memory]) shelf.logs.delete(topic.slot);
     this.catalog.remove(topic);
     topic.deleted = true;
     this.#deleted.add(topic);
   }
 
-  /** Writes down every touched topic. The last step before the commit. */
+  /** Writes down every topic that has changed. The last step before the commit. */
   save(): void {
-    for (const topic of this.#touched.keys()) {
-      if (topic.deleted) continue;
+    for (const [topic, before] of this.#touched) {
+      if (topic.deleted || (sameLog(topic.log, before.log) && topic.shelf === before.shelf)) continue;
       topic.shelf.logs.put(topic.slot, topic.log);
     }
   }
@@ -120,11 +121,12 @@ export class Group {
 
   /** The transaction was rolled back. */
   undo(): void {
+    // A name that was deleted and created again is taken from the new topic first.
+    for (const topic of this.#created) if (!topic.deleted) this.catalog.remove(topic);
     for (const topic of this.#deleted) {
-      topic.deleted = false;
-      if (!this.#created.has(topic)) this.catalog.add(topic);
+      topic.deleted = this.#created.has(topic);
+      if (!topic.deleted) this.catalog.add(topic);
     }
-    for (const topic of this.#created) if (!this.#deleted.has(topic)) this.catalog.remove(topic);
     for (const [topic, before] of this.#touched) {
       Object.assign(topic, before);
     }

@@ -6,7 +6,6 @@
 import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
-import type { Pace } from "./pace.ts";
 import { behindPrefix } from "./tags.ts";
 import type { Topic } from "./topic.ts";
 
@@ -126,30 +125,34 @@ export function lastOlderThan(topic: Topic, ts: number): number {
   return older;
 }
 
-/** Live records with a tag in `range` and `seq <= upTo`, in slices of about `pace.rows` rows. */
-export function* tagged(topic: Topic, range: TagRange, upTo: number, pace: Pace): Generator<RecordSize[]> {
-  const isLive = (row: RecordSize) =>
-    row.seq <= upTo && row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag);
-  for (const rows of taggedRows(topic, range, upTo, pace)) yield rows.filter(isLive);
+/** Those of `rows` that are live and have `seq <= upTo`. */
+export function liveUpTo(topic: Topic, rows: readonly RecordSize[], upTo: number): RecordSize[] {
+  return rows.filter(
+    ({ seq, tag }) => seq <= upTo && seq >= topic.log.earliest && !topic.isDeleted(seq, tag),
+  );
 }
 
-/** Stored records with a tag in `range`, dead or alive, in slices of about `pace.rows` rows. */
+/**
+ * Stored records with a tag in `range`, dead or alive, `size()` rows at a time. The walk may rest between two
+ * steps: its place is a tag and a seq.
+ */
 export function* taggedRows(
   topic: Topic,
   range: TagRange,
   upTo: number,
-  pace: Pace,
-): Generator<RecordSize[]> {
-  const { slot, shelf } = topic;
+  size: () => number,
+): Generator<RecordSize[], undefined> {
+  const { slot } = topic;
   const end = behindPrefix(range.text);
   // A prefix without its closing quote is no tag itself, so the walk may start there for both.
   let tag = range.text;
   let after = 0;
   for (;;) {
-    const limit = pace.rows;
-    const rows = shelf.records.tagged(slot, tag, after, upTo, limit);
+    const limit = size();
+    const { records } = topic.shelf;
+    const rows = records.tagged(slot, tag, after, upTo, limit);
     if (range.isPrefix && rows.length < limit) {
-      rows.push(...shelf.records.taggedAfter(slot, tag, end, limit - rows.length));
+      rows.push(...records.taggedAfter(slot, tag, end, limit - rows.length));
     }
     const last = rows.at(-1);
     if (last === undefined) return;

@@ -20,16 +20,16 @@ import type {
   Appended,
   DeleteRecords,
   Diff,
+  DiffPage,
   RecordInput,
   RecordsDeleted,
-  Tombstone,
 } from "../contract/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Bell } from "./bell.ts";
 import type { Counted, NewRecord, RecordsRemoved } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
-import { type Tally, tagged } from "./live.ts";
+import { liveUpTo, type Tally, taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
 import { Pages } from "./pages.ts";
 import { type Run, read, type Window } from "./reader.ts";
@@ -43,21 +43,12 @@ export interface AppendCost {
   readonly fsync_ms: number;
 }
 
-/** An answer to a diff. `records` is JSON, joined by commas; `workMs` is without the wait for new records. */
+/** An answer to a diff. `records` is JSON, joined by commas; `waitedMs` is what the client asked to wait. */
 export interface DiffAnswer {
   readonly records: string;
   readonly recordsScanned: number;
   readonly waitedMs: number;
-  readonly page: {
-    readonly topic: string;
-    readonly epoch: number;
-    readonly next_from_seq: number;
-    readonly head_seq: number;
-    readonly earliest_seq: number;
-    readonly caught_up: boolean;
-    readonly tombstone: Tombstone | null;
-    readonly lag: number;
-  };
+  readonly page: Omit<DiffPage, "records">;
 }
 
 export class Log {
@@ -122,7 +113,7 @@ export class Log {
     const waitMs = Math.min(request.wait_ms ?? 0, DIFF_WAIT_MS_MAX);
     if (waitMs === 0 || run.count > 0 || run.tombstone || run.next !== run.head) return answer(topic, run, 0);
     // The read may have let others run; what came in since must not be slept through.
-    const missed = topic.log.head > run.head;
+    const missed = topic.deleted || topic.log.head > run.head;
     const start = performance.now();
     const woken = missed || (await this.#bell.wait(topic, waitMs, signal()));
     const waitedMs = performance.now() - start;
@@ -169,9 +160,10 @@ export class Log {
   /** A large delete is counted first, a slice at a time, so that its one command is short. */
   async #deleteTagged(name: string, range: TagRange, before: number): Promise<RecordsRemoved> {
     const topic = this.#topics.existing(name);
+    const { epoch } = topic;
     const upTo = Math.min(before - 1, topic.log.head);
     const counted = await count(topic, range, upTo);
-    const command = { kind: "delete_tagged" as const, topic: name, range, upTo, now: this.#now() };
+    const command = { kind: "delete_tagged" as const, topic: name, epoch, range, upTo, now: this.#now() };
     const { outcome } = await this.#commits.submit(counted ? { ...command, counted } : command);
     return outcome;
   }
@@ -188,19 +180,19 @@ export class Log {
   }
 }
 
-/** The sums of a large delete; undefined for a small one, which its command counts itself. */
+/** What a delete covers; undefined if that is so little to look at that the command can do it itself. */
 async function count(topic: Topic, range: TagRange, upTo: number): Promise<Counted | undefined> {
   const blocks = new Map<number, Tally>();
   const pace = new Pace();
-  let found = 0;
+  let scanned = 0;
   let start = performance.now();
-  for (const rows of tagged(topic, range, upTo, pace)) {
-    found += rows.length;
-    addByBlock(blocks, rows);
-    if (found > DELETE_AT_ONCE_MAX) await Bun.sleep(pace.rest(performance.now() - start));
+  for (const rows of taggedRows(topic, range, upTo, () => pace.rows)) {
+    scanned += rows.length;
+    addByBlock(blocks, liveUpTo(topic, rows, upTo));
+    if (scanned > DELETE_AT_ONCE_MAX) await Bun.sleep(pace.rest(performance.now() - start));
     start = performance.now();
   }
-  return found > DELETE_AT_ONCE_MAX ? { epoch: topic.epoch, blocks } : undefined;
+  return scanned > DELETE_AT_ONCE_MAX ? blocks : undefined;
 }
 
 function newRecords(inputs: readonly RecordInput[], batchNode: string | null): NewRecord[] {

@@ -2,7 +2,7 @@
  * The state machine: the one place where a command changes state.
  *
  * A command either throws an `ApiError` before it has changed anything but what time alone would (expiry), or
- * is carried out whole.
+ * is carried out whole. Anything else that is thrown undoes the whole group.
  */
 import { append } from "./append.ts";
 import type { Command, Outcome } from "./commands.ts";

@@ -1,12 +1,11 @@
 /**
- * Paces long work on the event loop: slices short enough that no request notices one, with rests twice as long
- * between them.
+ * Paces long work on the event loop: slices short enough that no request notices one, with rests as long between
+ * them.
  */
 const SLICE_MS = 1.5;
 const ROWS_FIRST = 200;
 const ROWS_MIN = 20;
-const ROWS_MAX = 2000;
-const REST_PER_WORK = 2;
+const ROWS_MAX = 4000;
 
 export class Pace {
   /** How many rows the next slice should handle. */
@@ -16,6 +15,6 @@ export class Pace {
   rest(ms: number): number {
     const fitting = this.rows * (SLICE_MS / Math.max(ms, SLICE_MS / 2));
     this.rows = Math.round(Math.min(Math.max(fitting, ROWS_MIN), ROWS_MAX));
-    return Math.ceil(REST_PER_WORK * ms);
+    return Math.ceil(ms);
   }
 }

@@ -9,6 +9,8 @@ import { encodeRecord, PAGE_SEQS, type Page, type Pages, type View } from "./pag
 import type { Topic } from "./topic.ts";
 import { nextTurn } from "./turn.ts";
 
+/** About so much is read from the store at once. */
+const BYTES_PER_READ = 1024 * 1024;
 /** A walk that delivers nothing lets others run after so many rows. */
 const ROWS_PER_TURN = 1000;
 
@@ -78,17 +80,18 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
       // What was lost meanwhile is for the next read's tombstone to tell.
       if (topic.deleted || topic.evictFloor > batch.next) return;
     }
-    batch.skipTo(Math.min(last, topic.log.earliest - 1));
-    const wanted = Math.min(PAGE_SEQS, batch.room);
-    const wantsPage = wanted >= PAGE_SEQS / 2 && withoutNodes.size === 0;
-    const page = wantsPage ? pages.whole(topic, batch.next + 1, last, view) : undefined;
+    batch.skipTo(Math.min(last, firstReadable(topic, batch.next + 1) - 1));
+    if (batch.next === last) return;
+    const filters = withoutNodes.size > 0;
+    const limit = Math.min(filters ? PAGE_SEQS : batch.room, rowsPerRead(topic));
+    const page =
+      !filters && limit >= PAGE_SEQS / 2 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
     if (page) {
       batch.addPage(page);
+      sinceTurn += page.seqs.length;
       continue;
     }
-    const limit = withoutNodes.size > 0 ? PAGE_SEQS : wanted;
     const rows = readRows(topic, batch.next, last, limit);
-    const count = batch.count;
     for (const row of rows) {
       const isPassed = topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node));
       if (isPassed) batch.skipTo(row.seq);
@@ -97,9 +100,19 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
     }
     sinceTurn += rows.length;
     if (rows.length < limit) batch.skipTo(last);
-    // Rows that wait for the reclaimer are passed over a block at a time.
-    else if (batch.count === count) batch.skipTo(Math.min(last, firstCounted(topic, batch.next + 1) - 1));
   }
+}
+
+/** Rows of records hidden by a delete are passed over a block at a time. */
+function firstReadable(topic: Topic, from: number): number {
+  const live = Math.max(from, topic.log.earliest);
+  return topic.tagDeletes.length === 0 ? live : firstCounted(topic, live);
+}
+
+/** How many records to take from the store at once: few where they are large. */
+function rowsPerRead({ log }: Topic): number {
+  const bytesPerRecord = log.count === 0 ? 0 : log.bytes / log.count;
+  return Math.max(1, Math.min(PAGE_SEQS, Math.floor(BYTES_PER_READ / Math.max(1, bytesPerRecord))));
 }
 
 /** Collects encoded records until a window is full. */

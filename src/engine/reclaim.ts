@@ -28,7 +28,7 @@ export class Reclaimer implements Disposable {
   readonly #dropped: Set<number>;
   readonly #pace = new Pace();
   /** Where the removal of a delete by tag has got to. */
-  readonly #walks = new Map<TagDelete, Generator<RecordSize[]>>();
+  #walk: { readonly rule: TagDelete; readonly rows: Generator<RecordSize[], undefined> } | undefined;
   #timer: Timer | undefined;
   #closed = false;
 
@@ -38,7 +38,7 @@ export class Reclaimer implements Disposable {
     this.#dropped = new Set(store.topics.dropped());
     for (const slot of [...store.disk.logs.unreclaimed(), ...store.disk.tagDeletes.slots()]) {
       const topic = catalog.inSlot(slot);
-      if (topic) this.#topics.add(topic);
+      if (topic && !topic.damaged) this.#topics.add(topic);
     }
     this.#schedule(0);
   }
@@ -65,41 +65,48 @@ export class Reclaimer implements Disposable {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       const start = performance.now();
-      const done = this.#commits.upkeep((group) => this.#slice(group));
+      let finish = () => {};
+      const done = this.#commits.upkeep((group) => {
+        finish = this.#slice(group);
+      });
       const restMs = this.#pace.rest(performance.now() - start);
+      if (done) finish();
+      // What a failed slice had taken from the walk is still there.
+      else this.#walk = undefined;
       this.#schedule(done ? restMs : RETRY_MS);
     }, pauseMs);
   }
 
-  #slice(group: Group): void {
+  /** Removes some rows. What it gives is to be done once they are gone for good. */
+  #slice(group: Group): () => void {
     for (const topic of this.#topics) {
-      if (topic.deleted || isClean(topic)) {
-        this.#topics.delete(topic);
-        continue;
-      }
+      this.#topics.delete(topic);
+      if (topic.deleted || isClean(topic)) continue;
+      // To the end of the line, so that no topic keeps the others waiting.
+      this.#topics.add(topic);
       group.find(topic.name);
       if (topic.log.reclaimed < topic.log.earliest - 1) removeFront(topic, this.#pace.rows);
       else this.#removeTagged(topic, topic.tagDeletes[0]!);
-      return;
+      return () => {};
     }
     for (const slot of this.#dropped) {
-      if (this.#empty(slot, this.#store.disk) && this.#empty(slot, this.#store.memory)) {
-        this.#store.topics.free(slot);
-        this.#dropped.delete(slot);
-      }
-      return;
+      if (!this.#empty(slot, this.#store.disk) || !this.#empty(slot, this.#store.memory)) break;
+      this.#store.topics.free(slot);
+      return () => this.#dropped.delete(slot);
     }
+    return () => {};
   }
 
   #removeTagged(topic: Topic, rule: TagDelete): void {
-    const walk = this.#walks.get(rule) ?? taggedRows(topic, rule, rule.upTo, this.#pace);
-    this.#walks.set(rule, walk);
-    const { value: rows, done } = walk.next();
-    if (!done) {
+    if (this.#walk?.rule !== rule) {
+      this.#walk = { rule, rows: taggedRows(topic, rule, rule.upTo, () => this.#pace.rows) };
+    }
+    const rows = this.#walk.rows.next().value;
+    if (rows) {
       for (const row of rows) if (row.seq <= rule.upTo) topic.shelf.records.delete(topic.slot, row.seq);
       return;
     }
-    this.#walks.delete(rule);
+    this.#walk = undefined;
     topic.shelf.tagDeletes.delete(rule.id);
     topic.tagDeletes = topic.tagDeletes.filter((other) => other !== rule);
   }
@@ -114,7 +121,6 @@ export class Reclaimer implements Disposable {
     if (shelf.blocks.deleteSome(slot, this.#pace.rows) + shelf.keys.deleteSome(slot, this.#pace.rows) > 0)
       return false;
     shelf.tagDeletes.deleteAll(slot);
-    shelf.logs.delete(slot);
     return true;
   }
 

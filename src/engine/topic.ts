@@ -1,7 +1,8 @@
 /**
- * One topic instance in memory: its settings and where its log stands. Everything here is either stored with
- * every commit or, like the clocks of readers, not state at all.
+ * One topic instance in memory: its settings and where its log stands, which are stored with every commit, and
+ * beside that what only this process needs to know.
  */
+import type { ApiError } from "../contract/errors.ts";
 import type { TopicConfig } from "../contract/topics.ts";
 import { blockOf } from "../store/blocks.ts";
 import type { LogState } from "../store/logs.ts";
@@ -18,6 +19,8 @@ export class Topic {
   log: LogState;
   /** Deletes by tag that hold for records still in storage. */
   tagDeletes: readonly TagDelete[];
+  /** What every use gets to hear but a delete, if records are known to be lost. */
+  damaged: ApiError | undefined;
   /** Set when the instance is deleted. */
   deleted = false;
   /** The sync that the latest changes wait for. Nothing of the topic is shown before it is done. */

@@ -29,10 +29,11 @@ export class Topics {
     return this.#catalog.topics;
   }
 
-  /** Throws `topic_not_found`. */
+  /** Throws `topic_not_found`, or `internal` for a topic that is known to have lost records. */
   existing(name: string): Topic {
     const topic = this.#catalog.find(name);
     if (topic === undefined) throw new ApiError("topic_not_found", { topic: name });
+    if (topic.damaged) throw topic.damaged;
     return topic;
   }
 
@@ -97,7 +98,7 @@ export class Topics {
   /** Undefined if the topic is gone by now. */
   async #summary(name: string, touch: boolean): Promise<TopicList["topics"][number] | undefined> {
     const topic = this.#catalog.find(name);
-    if (topic) await this.#expire(topic);
+    if (topic && !topic.damaged) await this.#expire(topic);
     if (topic === undefined || topic.deleted) return undefined;
     if (touch) topic.consumedTs = this.#now();
     const { config, log } = topic;

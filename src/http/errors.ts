@@ -12,7 +12,8 @@ export function errorReply(
   headers: Record<string, string> = {},
 ): Response {
   if (!(error instanceof ApiError)) {
-    unexpected(error);
+    // Who hangs up in the middle of a request hears nothing, and it is no failure of the server.
+    if (!request.signal.aborted) unexpected(error);
     return envelope(request, new ApiError("internal", {}), headers);
   }
   return envelope(

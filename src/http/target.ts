@@ -5,7 +5,7 @@ const utf8 = new TextDecoder("utf-8", { fatal: true });
 
 /** The path as sent, still encoded. Works for absolute and origin-form targets alike. */
 export function pathOf(url: string): string {
-  const authority = url.indexOf("://");
+  const authority = url.startsWith("/") ? -1 : url.indexOf("://");
   const start = authority < 0 ? 0 : url.indexOf("/", authority + 3);
   const query = url.indexOf("?", start);
   return query < 0 ? url.slice(start) : url.slice(start, query);

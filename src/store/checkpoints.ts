@@ -31,9 +31,6 @@ export class Checkpoints implements Disposable {
   #busy = false;
   #timer: Timer | undefined;
   #closed = false;
-  /** Frames in the log when it was last looked at, and how often it started over. */
-  frames = 0;
-  restarts = 0;
 
   constructor(db: Database, path: string, script: URL, events: CheckpointEvents) {
     this.#db = db;
@@ -74,19 +71,18 @@ export class Checkpoints implements Disposable {
       this.#schedule(RETRY_MS);
       return;
     }
-    this.frames = done.frames;
     const rest = done.frames - done.copied;
     const long = done.frames >= FRAMES_MAX;
     if (done.frames >= RESTART_FRAMES_MIN && (rest <= REST_FRAMES_MAX || long)) this.#restart();
     if (this.#dirty) this.#schedule();
   }
 
-  /** Fails only where it could not finish; then the next round tries again. */
+  /** May come too early, while somebody reads; then the next round tries again. */
   #restart(): void {
     try {
       this.#db.run("PRAGMA wal_checkpoint(RESTART)");
-      this.restarts++;
-    } catch {
+    } catch (error) {
+      this.#events.delayed(String(error));
       this.#dirty = true;
     }
   }

@@ -58,6 +58,9 @@ const fields = [
 
 const columns = fields.map(([, column]) => column).join(", ");
 
+export const sameLog = (a: LogState, b: LogState): boolean =>
+  fields.every(([field]) => a[field] === b[field]);
+
 export class Logs {
   readonly #put: Statement;
   readonly #get: Statement;

@@ -56,7 +56,6 @@ export class Records {
   readonly #tagged: Statement;
   readonly #taggedNext: Statement;
   readonly #firstAtOrAfter: Statement;
-  readonly #lastBefore: Statement;
   readonly #deleteOne: Statement;
   readonly #deleteRange: Statement;
 
@@ -92,7 +91,6 @@ export class Records {
        WHERE id >> ${SEQ_BITS} = ?1 AND tag > ?2 AND tag < ?3 ORDER BY tag, id LIMIT ?4`,
     );
     this.#firstAtOrAfter = db.prepare(`SELECT ${seq}, ts FROM ${table} WHERE ${after} ORDER BY id LIMIT 1`);
-    this.#lastBefore = db.prepare(`SELECT ${seq}, ts FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT 1`);
     this.#deleteOne = db.prepare(`DELETE FROM ${table} WHERE id = (?1 << ${SEQ_BITS}) + ?2`);
     this.#deleteRange = db.prepare(`DELETE FROM ${table} WHERE ${after}`);
   }
@@ -153,12 +151,6 @@ export class Records {
   /** The first record with `seq >= from`, up to `last`. */
   firstFrom(slot: number, from: number, last: number): { seq: number; ts: number } | undefined {
     const [row] = this.#firstAtOrAfter.values(slot, from - 1, last) as [number, number][];
-    return row && { seq: row[0], ts: row[1] };
-  }
-
-  /** The last record with `after < seq <= last`. */
-  last(slot: number, after: number, last: number): { seq: number; ts: number } | undefined {
-    const [row] = this.#lastBefore.values(slot, after, last) as [number, number][];
     return row && { seq: row[0], ts: row[1] };
   }
 

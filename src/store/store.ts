@@ -18,6 +18,9 @@ import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
 import { walDamage } from "./wal.ts";
 
+/** So long the last checkpoint waits for one that is running. */
+const LAST_CHECKPOINT_MS = 10_000;
+
 /** The tables that logs of one schema live in. */
 export class Shelf {
   readonly schema: Schema;
@@ -45,6 +48,8 @@ export interface StoreOptions {
   /** The script of the checkpoint worker. */
   readonly checkpointer: URL;
   readonly checkpoints: CheckpointEvents;
+  /** Told what is missing from the data that is opened all the same. */
+  readonly lost: (damage: string) => void;
 }
 
 export class Store implements Disposable {
@@ -54,8 +59,11 @@ export class Store implements Disposable {
   readonly #db: Database;
   readonly #lock: DirectoryLock | undefined;
   readonly #checkpoints: Checkpoints | undefined;
+  /** Whether records are known to be lost. */
+  readonly acceptedLoss: boolean;
   /** Whether the process that used the data before did not stop in order. */
   readonly crashed: boolean;
+  #inOrder = false;
   readonly #begin: Statement;
   readonly #commit: Statement;
   readonly #rollback: Statement;
@@ -68,7 +76,9 @@ export class Store implements Disposable {
     if (dir !== undefined) createDirectory(dir);
     const path = dir === undefined ? ":memory:" : join(dir, "topics.db");
     this.#lock = dir === undefined ? undefined : opened.use(new DirectoryLock(dir));
-    if (this.#lock && !options?.acceptLoss) refuseDamage(path, this.#lock);
+    const damage = this.#lock && damageOf(path, this.#lock.lastEnd);
+    this.acceptedLoss =
+      damage !== undefined && options !== undefined && acceptsLoss(damage, this.#lock?.lastEnd, options);
     const db = openDatabase(path);
     opened.defer(() => db.close());
     this.#db = db;
@@ -78,7 +88,7 @@ export class Store implements Disposable {
     this.#begin = db.prepare("BEGIN IMMEDIATE");
     this.#commit = db.prepare("COMMIT");
     this.#rollback = db.prepare("ROLLBACK");
-    this.crashed = this.#lock?.stoppedInOrder === false;
+    this.crashed = this.#lock?.lastEnd === "crash" || this.#lock?.lastEnd === "reboot";
     if (this.#lock && options) {
       // The first commit makes the log that a later start will look for.
       db.run("UPDATE last_given SET epoch = epoch");
@@ -116,12 +126,18 @@ export class Store implements Disposable {
     moveRows(this.#db, slot, from.schema, to.schema);
   }
 
+  /** Nothing is left to be noted: the next start need not look for losses. */
+  inOrder(): void {
+    this.#inOrder = true;
+  }
+
   /** Moves everything into the main file and closes it. */
   [Symbol.dispose](): void {
     this.#checkpoints?.[Symbol.dispose]();
     try {
-      this.#db.run("PRAGMA main.wal_checkpoint(TRUNCATE)");
-      this.#lock?.markStopped();
+      this.#db.run(`PRAGMA busy_timeout = ${LAST_CHECKPOINT_MS}`);
+      const [[busy]] = this.#db.prepare("PRAGMA main.wal_checkpoint(TRUNCATE)").values() as [[number]];
+      if (busy === 0 && this.#inOrder) this.#lock?.markStopped();
     } finally {
       this.#syncs?.[Symbol.dispose]();
       this.#db.close();
@@ -129,6 +145,9 @@ export class Store implements Disposable {
     }
   }
 }
+
+/** There is no space left to write to. Nothing is lost. */
+export const isFull = (error: unknown): boolean => (error as { code?: unknown }).code === "SQLITE_FULL";
 
 /** The medium failed, as opposed to being full: what was written last is unknown. */
 export const isIoError = (error: unknown): boolean =>
@@ -146,14 +165,28 @@ function createDirectory(dir: string): void {
   closeSync(parent);
 }
 
-/** Throws if acknowledged records are known to be missing from what is there. */
-function refuseDamage(path: string, lock: DirectoryLock): void {
-  const damage = existsSync(path)
-    ? walDamage(`${path}-wal`, !lock.stoppedInOrder)
-    : lock.usedBefore && `${path} is missing, and this directory was in use`;
-  if (!damage) return;
+/** What is known to be missing from the data, or undefined. */
+function damageOf(path: string, lastEnd: DirectoryLock["lastEnd"]): string | undefined {
+  const wal = `${path}-wal`;
+  if (!existsSync(path)) return lastEnd && `${path} is missing, and this directory was in use`;
+  if (!existsSync(wal) && lastEnd !== undefined && lastEnd !== "in order") {
+    return `${wal} is missing, and the last stop was not in order`;
+  }
+  return walDamage(wal);
+}
+
+/**
+ * Refuses to open data that acknowledged records are missing from, unless that is accepted. True if it is.
+ *
+ * After a power cut the newest writes that were not synced may be gone in any pattern; that is no damage.
+ */
+function acceptsLoss(damage: string, lastEnd: DirectoryLock["lastEnd"], options: StoreOptions): boolean {
+  if (lastEnd === "reboot" || options.acceptLoss) {
+    options.lost(damage);
+    return options.acceptLoss;
+  }
   throw new Error(
-    `Cannot open the data: ${damage}. Acknowledged records are lost. Restore a backup, or start once with ` +
-      "--accept-loss to go on with what is left",
+    `Cannot open the data: ${damage}. Acknowledged records are lost, unless a tool such as sqlite3 has put the ` +
+      "log into the main file. Restore a backup, or start once with --accept-loss to go on with what is there",
   );
 }

@@ -38,6 +38,8 @@ export class Syncs implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    closeSync(this.#file);
+    const close = () => closeSync(this.#file);
+    if (this.#running) this.#running.then(close, close);
+    else close();
   }
 }

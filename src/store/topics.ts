@@ -20,7 +20,9 @@ export class Topics {
   readonly #insert: Statement;
   readonly #configure: Statement;
   readonly #delete: Statement;
+  readonly #all: Statement;
   readonly #ephemeral: Statement;
+  readonly #raiseEpoch: Statement;
   readonly #setEpoch: Statement;
   readonly #nextEpoch: Statement;
   readonly #nextSlot: Statement;
@@ -40,6 +42,8 @@ export class Topics {
     this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?)`);
     this.#configure = db.prepare("UPDATE topics SET config = ?2 WHERE slot = ?1");
     this.#delete = db.prepare("DELETE FROM topics WHERE slot = ?");
+    this.#all = db.prepare("SELECT slot FROM topics");
+    this.#raiseEpoch = db.prepare("UPDATE last_given SET epoch = max(epoch, ?)");
     this.#ephemeral = db.prepare("SELECT slot FROM topics WHERE config ->> 'durability' = 'ephemeral'");
     this.#setEpoch = db.prepare("UPDATE topics SET epoch = ?2 WHERE slot = ?1");
     this.#nextEpoch = db.prepare("UPDATE last_given SET epoch = epoch + 1 RETURNING epoch");
@@ -84,11 +88,19 @@ export class Topics {
     this.#configure.run(slot, config);
   }
 
-  /** Gives every `ephemeral` topic a new epoch: after a crash their seqs may start over. */
-  renewEphemeral(): void {
-    for (const [slot] of this.#ephemeral.values() as [number][]) {
-      this.#setEpoch.run(slot, one(this.#nextEpoch.values()));
-    }
+  /** Gives every `ephemeral` topic a new epoch: after a crash their seqs start over. */
+  renewEphemeralEpochs(): void {
+    for (const [slot] of this.#ephemeral.values() as [number][]) this.#renew(slot);
+  }
+
+  /** Gives every topic a new epoch above `least`, for data that may have lost some. */
+  renewEpochs(least: number): void {
+    this.#raiseEpoch.run(least);
+    for (const [slot] of this.#all.values() as [number][]) this.#renew(slot);
+  }
+
+  #renew(slot: number): void {
+    this.#setEpoch.run(slot, one(this.#nextEpoch.values()));
   }
 
   /** Takes the name away and keeps the slot until its rows are removed. */

@@ -14,10 +14,9 @@ const MAGIC_BIG_ENDIAN = 0x377f0683;
 /** So many commits behind a bad frame prove that it was not the last write. */
 const LATER_COMMITS_MIN = 2;
 
-/** What is wrong with the log at `path`, or undefined if it may be opened. `expected`: it must be there. */
-export function walDamage(path: string, expected: boolean): string | undefined {
-  if (!existsSync(path))
-    return expected ? `${path} is missing, and the last stop was not in order` : undefined;
+/** What is wrong with the log at `path`, if it is there. */
+export function walDamage(path: string): string | undefined {
+  if (!existsSync(path)) return undefined;
   const file = readFileSync(path);
   if (file.length <= HEADER_BYTES) return undefined;
   const view = new DataView(file.buffer, file.byteOffset, file.length);

@@ -94,7 +94,14 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ kind: fc.constant("put_topic" as const), topic: name, config, now }),
   fc.record({ kind: fc.constant("delete_topic" as const), topic: name, ifEmpty: fc.boolean(), now }),
   fc.record({ kind: fc.constant("delete_before" as const), topic: name, before: fc.nat(30), now }),
-  fc.record({ kind: fc.constant("delete_tagged" as const), topic: name, range, upTo: fc.nat(40), now }),
+  fc.record({
+    kind: fc.constant("delete_tagged" as const),
+    topic: name,
+    epoch: fc.integer({ min: 1, max: 6 }),
+    range,
+    upTo: fc.nat(40),
+    now,
+  }),
   fc.record({ kind: fc.constant("sweep" as const), topic: name, now }),
   {
     weight: 6,

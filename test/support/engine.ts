@@ -22,6 +22,7 @@ export class OpenEngine implements Disposable {
       acceptLoss: false,
       checkpointer,
       checkpoints: { delayed: fail, ended: fail },
+      lost: fail,
     });
     this.engine = new Engine({ store: this.store, limits, now: () => clock.now, failed: fail });
   }
