@@ -2,8 +2,8 @@
 import { ApiError } from "../contract/errors.ts";
 import type { TopicConfig } from "../contract/topics.ts";
 import { emptyLog, type LogState } from "../store/logs.ts";
-import { SEQ_MAX } from "../store/records.ts";
-import type { AppendRecords, NewRecord, RecordsAppended } from "./commands.ts";
+import { SEQ_MAX, type StoredRecord } from "../store/records.ts";
+import type { AppendRecords, RecordsAppended } from "./commands.ts";
 import { resolveConfig } from "./config.ts";
 import type { Group } from "./group.ts";
 import { evict, expire } from "./retention.ts";
@@ -47,7 +47,7 @@ function allowRecords(
   topic: string,
   { cap_records, cap_bytes, discard }: TopicConfig,
   log: LogState,
-  records: readonly NewRecord[],
+  records: readonly StoredRecord[],
 ): void {
   let bytes = 0;
   for (const record of records) bytes += record.bytes;

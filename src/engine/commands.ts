@@ -7,11 +7,6 @@ import type { StoredRecord } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Tally } from "./live.ts";
 
-/** A record on its way in; `bytes` is what it counts for. */
-export interface NewRecord extends StoredRecord {
-  readonly bytes: number;
-}
-
 /** Create a topic, or replace the settings of an existing one. */
 export interface PutTopic {
   readonly kind: "put_topic";
@@ -30,7 +25,7 @@ export interface DeleteTopic {
 export interface AppendRecords {
   readonly kind: "append";
   readonly topic: string;
-  readonly records: readonly NewRecord[];
+  readonly records: readonly StoredRecord[];
   /** Idempotency key. */
   readonly key: string | null;
   /** Whether an absent topic is created, and with which settings. */

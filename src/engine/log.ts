@@ -24,9 +24,10 @@ import type {
   RecordInput,
   RecordsDeleted,
 } from "../contract/records.ts";
+import type { StoredRecord } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Bell } from "./bell.ts";
-import type { Counted, NewRecord, RecordsRemoved } from "./commands.ts";
+import type { Counted, RecordsRemoved } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
 import { liveUpTo, type Tally, taggedRows } from "./live.ts";
@@ -195,7 +196,7 @@ async function count(topic: Topic, range: TagRange, upTo: number): Promise<Count
   return scanned > DELETE_AT_ONCE_MAX ? blocks : undefined;
 }
 
-function newRecords(inputs: readonly RecordInput[], batchNode: string | null): NewRecord[] {
+function newRecords(inputs: readonly RecordInput[], batchNode: string | null): StoredRecord[] {
   return inputs.map((input, i) => {
     const tag = bounded(input.tag ?? null, TAG_BYTES_MAX, i, "tag");
     const node = bounded(input.node ?? batchNode, NODE_BYTES_MAX, i, "node");

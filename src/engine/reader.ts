@@ -7,12 +7,11 @@ import { readRows } from "./gaps.ts";
 import { firstCounted } from "./live.ts";
 import { encodeRecord, PAGE_SEQS, type Page, type Pages, type View } from "./pages.ts";
 import type { Topic } from "./topic.ts";
-import { nextTurn } from "./turn.ts";
 
 /** About so much is read from the store at once. */
 const BYTES_PER_READ = 1024 * 1024;
-/** A walk that delivers nothing lets others run after so many rows. */
-const ROWS_PER_TURN = 1000;
+/** A walk past many rows rests after so many, for as long as they took. */
+const ROWS_PER_REST = 2000;
 
 /** What one read may return. */
 export interface Window {
@@ -38,7 +37,7 @@ export interface Run {
 }
 
 /**
- * Reads up to the present head. A walk past many records that are not delivered gives other requests their turn.
+ * Reads up to the present head. A walk past many records that are not delivered rests in between.
  * Throws `internal` if the next record is damaged; one further on ends the run before it.
  */
 export async function read(topic: Topic, window: Window, pages: Pages): Promise<Run> {
@@ -72,11 +71,13 @@ function damagedSeq(error: unknown, next: number): number {
 /** Fills `batch` with what lies up to `last`. */
 async function walk(topic: Topic, window: Window, batch: Batch, last: number, pages: Pages): Promise<void> {
   const { view, withoutNodes } = window;
-  let sinceTurn = 0;
+  let rowsSinceRest = 0;
+  let restedAt = performance.now();
   while (!batch.full && batch.next < last) {
-    if (sinceTurn >= ROWS_PER_TURN) {
-      await nextTurn();
-      sinceTurn = 0;
+    if (rowsSinceRest >= ROWS_PER_REST) {
+      await Bun.sleep(Math.ceil(performance.now() - restedAt));
+      rowsSinceRest = 0;
+      restedAt = performance.now();
       // What was lost meanwhile is for the next read's tombstone to tell.
       if (topic.deleted || topic.evictFloor > batch.next) return;
     }
@@ -88,7 +89,7 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
       !filters && limit >= PAGE_SEQS / 2 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
     if (page) {
       batch.addPage(page);
-      sinceTurn += page.seqs.length;
+      rowsSinceRest += page.seqs.length;
       continue;
     }
     const rows = readRows(topic, batch.next, last, limit);
@@ -98,7 +99,7 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
       else batch.add(encodeRecord(row, view), row.seq, row.bytes);
       if (batch.full) return;
     }
-    sinceTurn += rows.length;
+    rowsSinceRest += rows.length;
     if (rows.length < limit) batch.skipTo(last);
   }
 }

@@ -19,12 +19,13 @@ export interface StoredRecord {
   readonly tag: string | null;
   readonly node: string | null;
   readonly meta: string | null;
+  /** What it counts for: the UTF-8 bytes of `data` and `meta`. */
+  readonly bytes: number;
 }
 
 export interface RecordRow extends StoredRecord {
   readonly seq: number;
   readonly ts: number;
-  readonly bytes: number;
 }
 
 /** What a walk needs of a record that it does not deliver. */
@@ -71,7 +72,7 @@ export class Records {
       });
       return [size, db.prepare(`INSERT INTO ${table} (id, ts, ${columns}) VALUES ${values}`)] as const;
     };
-    this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta", 5)));
+    this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes", 6)));
     this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
     this.#range = db.prepare(
       `SELECT ${seq}, ts, checksum, data, tag, node, meta FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
@@ -83,11 +84,11 @@ export class Records {
       `SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id DESC LIMIT ?4`,
     );
     this.#tagged = db.prepare(
-      `SELECT ${seq}, tag, ${bytes} FROM ${table}
+      `SELECT ${seq}, tag, tagged_bytes FROM ${table}
        WHERE id >> ${SEQ_BITS} = ?1 AND tag = ?4 AND ${after} ORDER BY id LIMIT ?5`,
     );
     this.#taggedNext = db.prepare(
-      `SELECT ${seq}, tag, ${bytes} FROM ${table} INDEXED BY records_by_tag
+      `SELECT ${seq}, tag, tagged_bytes FROM ${table} INDEXED BY records_by_tag
        WHERE id >> ${SEQ_BITS} = ?1 AND tag > ?2 AND tag < ?3 ORDER BY tag, id LIMIT ?4`,
     );
     this.#firstAtOrAfter = db.prepare(`SELECT ${seq}, ts FROM ${table} WHERE ${after} ORDER BY id LIMIT 1`);
@@ -110,7 +111,7 @@ export class Records {
           const { data, tag, node, meta } = record;
           const sum = checksum(slot, firstSeq + i, ts, data, tag, node, meta);
           if (plain) parameters.push(sum, data);
-          else parameters.push(sum, data, tag, node, meta);
+          else parameters.push(sum, data, tag, node, meta, tag === null ? null : record.bytes);
         }
         statements.get(size)!.run(...parameters);
         done += size;

@@ -45,9 +45,11 @@ CREATE TABLE records (
   data TEXT NOT NULL,
   tag TEXT,
   node TEXT,
-  meta TEXT
+  meta TEXT,
+  tagged_bytes INTEGER
 );
-CREATE INDEX records_by_tag ON records (id >> 42, tag) WHERE tag IS NOT NULL;
+-- Holds all that summing records by tag needs. tagged_bytes: what a record with a tag counts for.
+CREATE INDEX records_by_tag ON records (id >> 42, tag, id, tagged_bytes) WHERE tag IS NOT NULL;
 
 -- Live records per 1024 seqs, so that a range is summed without visiting its records.
 CREATE TABLE blocks (
