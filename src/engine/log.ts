@@ -184,7 +184,7 @@ export class Log {
 /** What a delete covers; undefined if that is so little to look at that the command can do it itself. */
 async function count(topic: Topic, range: TagRange, upTo: number): Promise<Counted | undefined> {
   const blocks = new Map<number, Tally>();
-  const pace = new Pace();
+  const pace = new Pace(1);
   let scanned = 0;
   let start = performance.now();
   for (const rows of taggedRows(topic, range, upTo, () => pace.rows)) {

@@ -1,7 +1,7 @@
 /** Reading a log from a position: a tombstone for what was lost, then the records, up to a limit and a budget. */
 import { ApiError } from "../contract/errors.ts";
 import type { Tombstone } from "../contract/records.ts";
-import { DamagedRecord } from "../store/records.ts";
+import { DamagedRecord, type RecordSize } from "../store/records.ts";
 import { isCorruption } from "../store/store.ts";
 import { readRows } from "./gaps.ts";
 import { firstCounted } from "./live.ts";
@@ -10,6 +10,8 @@ import type { Topic } from "./topic.ts";
 
 /** About so much is read from the store at once. */
 const BYTES_PER_READ = 1024 * 1024;
+/** So many rows are looked at to find one that is not hidden. */
+const ROWS_AHEAD = 500;
 /** A walk past many rows rests after so many, for as long as they took. */
 const ROWS_PER_REST = 2000;
 
@@ -81,10 +83,12 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
       // What was lost meanwhile is for the next read's tombstone to tell.
       if (topic.deleted || topic.evictFloor > batch.next) return;
     }
-    batch.skipTo(Math.min(last, firstReadable(topic, batch.next + 1) - 1));
-    if (batch.next === last) return;
+    const run = readable(topic, batch.next, last);
+    rowsSinceRest += run.passed;
+    batch.skipTo(run.after);
+    if (run.rows === 0) continue;
     const filters = withoutNodes.size > 0;
-    const limit = Math.min(filters ? PAGE_SEQS : batch.room, rowsPerRead(topic));
+    const limit = Math.min(filters ? PAGE_SEQS : batch.room, rowsPerRead(topic), run.rows);
     const page =
       !filters && limit >= PAGE_SEQS / 2 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
     if (page) {
@@ -104,10 +108,20 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
   }
 }
 
-/** Rows of records hidden by a delete are passed over a block at a time. */
-function firstReadable(topic: Topic, from: number): number {
-  const live = Math.max(from, topic.log.earliest);
-  return topic.tagDeletes.length === 0 ? live : firstCounted(topic, live);
+/** Where to read on behind `next`: up to `rows` records after `after`. `passed` rows were looked at for that. */
+function readable(topic: Topic, next: number, last: number): { after: number; rows: number; passed: number } {
+  const { earliest } = topic.log;
+  if (topic.tagDeletes.length === 0) {
+    return { after: Math.min(last, Math.max(next, earliest - 1)), rows: PAGE_SEQS, passed: 0 };
+  }
+  // Hidden records are passed over without reading them, whole blocks of them without looking at them.
+  const from = Math.min(last, firstCounted(topic, Math.max(next + 1, earliest)) - 1);
+  const sizes = topic.shelf.records.sizes(topic.slot, from, last, ROWS_AHEAD);
+  const isHidden = ({ seq, tag }: RecordSize) => topic.isDeleted(seq, tag);
+  const first = sizes.findIndex((row) => !isHidden(row));
+  if (first < 0) return { after: sizes.at(-1)?.seq ?? last, rows: 0, passed: sizes.length };
+  const end = sizes.findIndex((row, i) => i > first && isHidden(row));
+  return { after: sizes[first]!.seq - 1, rows: (end < 0 ? sizes.length : end) - first, passed: first };
 }
 
 /** How many records to take from the store at once: few where they are large. */

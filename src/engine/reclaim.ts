@@ -15,6 +15,8 @@ import { taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
 import type { Topic } from "./topic.ts";
 
+/** Nobody waits for space, so three quarters of the time are for others. */
+const REST_PER_WORK = 3;
 /** After a slice has failed, for example on a full disk. */
 const RETRY_MS = 1000;
 /** A topic that only loses a few records at a time is kept clean within its own commits. */
@@ -26,7 +28,7 @@ export class Reclaimer implements Disposable {
   /** Topics and dropped slots with dead rows. */
   readonly #topics = new Set<Topic>();
   readonly #dropped: Set<number>;
-  readonly #pace = new Pace();
+  readonly #pace = new Pace(REST_PER_WORK);
   /** Where the removal of a delete by tag has got to. */
   #walk: { readonly rule: TagDelete; readonly rows: Generator<RecordSize[], undefined> } | undefined;
   #timer: Timer | undefined;
