@@ -12,7 +12,7 @@ import type { Topic } from "./topic.ts";
 
 export const PAGE_SEQS = 256;
 
-const CACHE_BYTES_MAX = 32 * 1024 * 1024;
+const CACHE_BYTES_MAX = 16 * 1024 * 1024;
 /** So many pages are remembered as wanted once. */
 const WANTED_MAX = 10_000;
 /** About what a page and one of its records cost beside their text. */

@@ -13,7 +13,7 @@ const SQLITE_VERSION_MIN = "3.51.3";
 /** Schema steps, oldest first. A released step never changes; add the next one. */
 const migrations = [init];
 
-const CACHE_KIB = 64 * 1024;
+const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_KEPT = 64 * 1024 * 1024;
 
 /** The schemas a log can live in: on disk, or in memory for `ephemeral` topics. */
