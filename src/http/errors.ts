@@ -16,11 +16,13 @@ export function errorReply(
     if (!request.signal.aborted) unexpected(error);
     return envelope(request, new ApiError("internal", {}), headers);
   }
-  return envelope(
-    request,
-    error,
-    error.status === 429 ? { ...headers, "retry-after": RETRY_AFTER_SECONDS } : headers,
-  );
+  return envelope(request, error, { ...headers, ...extraHeaders(error) });
+}
+
+function extraHeaders({ status }: ApiError): Record<string, string> {
+  if (status === 429) return { "retry-after": RETRY_AFTER_SECONDS };
+  // The rest of such a body is not worth receiving.
+  return status === 413 ? { connection: "close" } : {};
 }
 
 function envelope(request: Request, error: ApiError, headers: Record<string, string>): Response {
