@@ -50,7 +50,7 @@ const program = new Command("topics")
   .showHelpAfterError("Run topics --help for what it takes.")
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE));
 
-program
+const serving = program
   .command("serve", { isDefault: true })
   .description("run the server (this is also what topics alone does)")
   .option("--host <host>", "address to listen on (TOPICS_HOST, default 127.0.0.1)")
@@ -59,5 +59,7 @@ program
   .option("--accept-loss", "open damaged data with what is left of it")
   .allowExcessArguments(false)
   .action(serve);
+
+program.addHelpText("after", () => `\n${serving.helpInformation()}`);
 
 await program.parseAsync();

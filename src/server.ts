@@ -25,18 +25,7 @@ export async function startServer(
   now: () => number = Date.now,
 ): Promise<Server> {
   await using parts = new AsyncDisposableStack();
-  const store = parts.use(
-    new Store({
-      dir: config.dataDir,
-      acceptLoss: config.acceptLoss,
-      checkpointer,
-      checkpoints: {
-        delayed: (reason) => log.warn({ reason }, "a checkpoint failed and will be tried again"),
-        ended: broken,
-      },
-      lost: (damage) => log.error({ damage }, "the newest records are missing; going on with what is there"),
-    }),
-  );
+  const store = parts.use(openStore(config, log, broken));
   const engine = parts.use(
     new Engine({
       store,
@@ -57,7 +46,7 @@ export async function startServer(
     bodyBytesMax: config.bodyBytesMax,
     unexpected: (error) => log.error({ err: error }, "a request failed"),
   });
-  app.listen({ hostname: config.host, port: config.port });
+  listen(app, config);
   parts.defer(async () => {
     const deadline = setTimeout(() => {
       log.warn("requests still running after 10 s are dropped");
@@ -72,6 +61,37 @@ export async function startServer(
   log.info({ address }, "listening");
   const kept = parts.move();
   return { address, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+function openStore({ dataDir, acceptLoss }: Config, log: Logger, broken: (reason: unknown) => void): Store {
+  try {
+    return new Store({
+      dir: dataDir,
+      acceptLoss,
+      checkpointer,
+      checkpoints: {
+        delayed: (reason) => log.warn({ reason }, "a checkpoint failed and will be tried again"),
+        ended: broken,
+      },
+      lost: (damage) => log.error({ damage }, "the newest records are missing; going on with what is there"),
+    });
+  } catch (error) {
+    throw explained(`Cannot use the data directory ${dataDir}`, error);
+  }
+}
+
+function listen(app: ReturnType<typeof createApp>, { host, port }: Config): void {
+  try {
+    app.listen({ hostname: host, port });
+  } catch (error) {
+    throw explained(`Cannot listen on ${host} port ${port}`, error);
+  }
+}
+
+/** The error with what was tried in front, unless it says so itself. */
+function explained(what: string, error: unknown): Error {
+  const message = error instanceof Error ? error.message : String(error);
+  return new Error(message.startsWith("Cannot ") ? message : `${what}: ${message}`, { cause: error });
 }
 
 async function writeAtomically(path: string, text: string): Promise<void> {

@@ -107,7 +107,10 @@ describe("a command that storage fails", () => {
       "fulfilled",
     ]);
     expect(outcomes[1]).toMatchObject({ reason: { code: "internal" } });
-    expect(await diff(engine, "good")).toMatchObject({ seqs: [1, 2, 3], tags: [undefined, "first", "second"] });
+    expect(await diff(engine, "good")).toMatchObject({
+      seqs: [1, 2, 3],
+      tags: [undefined, "first", "second"],
+    });
     expect(await diff(engine, "bad")).toMatchObject({ seqs: [1, 2], tags: [undefined, "fine"] });
     expect(await engine.topics.state("made", false)).toMatchObject({ head_seq: 0 });
   });
