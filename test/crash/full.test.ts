@@ -19,6 +19,8 @@ interface Disk extends AsyncDisposable {
   fill(): void;
   /** Gives back what `fill` took. */
   free(): void;
+  /** Forbids and allows writing. */
+  remount(mode: "ro" | "rw"): void;
 }
 
 const mount = (path: string, mib: number) =>
@@ -42,6 +44,10 @@ async function smallDisk(): Promise<Disk> {
       closeSync(file);
     },
     free: () => rmSync(ballast),
+    remount: (mode) => {
+      const { exitCode, stderr } = Bun.spawnSync(["mount", "-o", `remount,${mode}`, dir.path]);
+      if (exitCode !== 0) throw new Error(`Cannot remount: ${stderr}`);
+    },
     [Symbol.asyncDispose]: async () => {
       unmount(dir.path);
       await dir[Symbol.asyncDispose]();
@@ -285,5 +291,24 @@ describe.skipIf(skipped !== undefined)("a full disk", () => {
     disk.free();
     await using server = await spawnServer({ dir: disk.data });
     expect((await server.send("GET", "/v0/ready")).body.topics).toBe(0);
+  });
+});
+
+describe.skipIf(skipped !== undefined)("a read-only disk", () => {
+  test("06 section 7 is refused with a message, and loses nothing", async () => {
+    await using disk = await smallDisk();
+    await using first = await spawnServer({ dir: disk.data });
+    const topic = absentTopic(first, "kept");
+    await topic.append("a", "b");
+    await first.stop("SIGTERM");
+    disk.remount("ro");
+    const started = spawnServer({ dir: disk.data }).then((server) => server.stop("SIGKILL"));
+    await expect(started).rejects.toThrow(
+      /exited with 1 before it listened:[\s\S]*Cannot use the data directory/,
+    );
+    disk.remount("rw");
+    await using second = await spawnServer({ dir: disk.data });
+    const { body } = await second.send("POST", `/v0/topics/${topic.name}/diff`, {});
+    expect(body.records.map((record: { data: unknown }) => record.data)).toEqual(["a", "b"]);
   });
 });
