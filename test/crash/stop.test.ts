@@ -18,29 +18,28 @@ async function load(server: SpawnedServer, batches: number): Promise<void> {
   expect(replies.map(({ status }) => Math.floor(status / 100))).toEqual(Array(batches).fill(2));
 }
 
-/** Starts on the directory again and counts. */
-async function expectWhole(dir: string, count: number): Promise<SpawnedServer> {
-  const server = await spawnServer({ dir });
+/** All of the load is there, after a stop in order. */
+async function expectWhole(server: SpawnedServer, count: number): Promise<void> {
   expect((await absentTopic(server, "t").state()).body).toMatchObject({ count, head_seq: count });
   expect(server.output()).toContain('"afterCrash":false');
   const last = (await absentTopic(server, "t").diff({ from_seq: count - 1 })).body;
   expect(last.records).toMatchObject([{ $seq: count }]);
-  return server;
 }
 
 describe("a stop", () => {
   // A checkpoint begins 50 ms after a commit, so some of these stops come while one runs.
   test("right after load leaves an empty log, and the next start finds everything", async () => {
-    await using first = await spawnServer();
-    let server = first;
+    await using servers = new AsyncDisposableStack();
+    let server = servers.use(await spawnServer());
+    const { dir } = server;
     for (let round = 1; round <= 6; round++) {
       await load(server, 4);
       await Bun.sleep(10 * (round - 1));
       const code = await server.stop();
       expect([code, await logBytes(server)]).toEqual([0, 0]);
-      server = await expectWhole(first.dir, round * 20_000);
+      server = servers.use(await spawnServer({ dir }));
+      await expectWhole(server, round * 20_000);
     }
-    await server.stop();
   });
 
   test("waits for somebody who still reads the log", async () => {
@@ -58,7 +57,7 @@ describe("a stop", () => {
     await Promise.race([stopping, Bun.sleep(500)]);
     reader.run("COMMIT");
     expect([await stopping, await logBytes(server)]).toEqual([0, 0]);
-    await using next = await expectWhole(server.dir, 5000);
-    await next.stop();
+    await using next = await spawnServer({ dir: server.dir });
+    await expectWhole(next, 5000);
   });
 });

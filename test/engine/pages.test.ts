@@ -68,7 +68,8 @@ describe("a page of large records", async () => {
       const { seqs } = await diff(open.engine, "mixed", { from_seq: 40_000 });
       const read = open.takeBytes();
       expect(seqs).toEqual([40_001, 40_002, 40_003, 40_004]);
-      expect(read).toBeLessThanOrEqual(4 * LARGE + AHEAD);
+      // The average says nothing here, so there may be a first guess that is too large; all of them are 16 MiB.
+      expect(read).toBeLessThanOrEqual(4 * MIB);
     }
   });
 });

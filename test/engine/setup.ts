@@ -111,3 +111,39 @@ export async function promptly<T>(promise: Promise<T>, deadlineMs = 3000): Promi
     clearTimeout(timer);
   }
 }
+
+/** Holds back every sync of the store until the test ends it. */
+export class HeldSyncs {
+  readonly #held: PromiseWithResolvers<void>[] = [];
+
+  constructor(store: Store) {
+    store.sync = () => {
+      const sync = Promise.withResolvers<void>();
+      this.#held.push(sync);
+      return sync.promise;
+    };
+  }
+
+  get count(): number {
+    return this.#held.length;
+  }
+
+  /** Ends the oldest one. */
+  finish(): void {
+    this.#held.shift()!.resolve();
+  }
+
+  /** Ends all of them as a failing device does. */
+  fail(): void {
+    for (const sync of this.#held.splice(0)) sync.reject(Object.assign(new Error("EIO"), { code: "EIO" }));
+  }
+}
+
+/** An engine with one record in `synced` (class `fsync`) and in `plain` (class `disk`), and no sync from now on. */
+export async function heldOpen() {
+  const opened = new TestEngine();
+  const { engine, store } = opened;
+  await append(engine, "synced", records(1, "old"), { durability: "fsync" });
+  await append(engine, "plain", records(1, "old"), { durability: "disk" });
+  return Object.assign(opened, { syncs: new HeldSyncs(store) });
+}

@@ -1,45 +1,8 @@
 /** What waits for the device: answers about `fsync` topics, and nothing else. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import type { Store } from "../../src/store/store.ts";
-import { append, diff, promptly, records, TestEngine, turns } from "./setup.ts";
+import { append, diff, heldOpen, promptly, records, type TestEngine, turns } from "./setup.ts";
 
 setDefaultTimeout(10_000);
-
-/** Holds back every sync of the store until the test ends it. */
-class HeldSyncs {
-  readonly #held: PromiseWithResolvers<void>[] = [];
-
-  constructor(store: Store) {
-    store.sync = () => {
-      const sync = Promise.withResolvers<void>();
-      this.#held.push(sync);
-      return sync.promise;
-    };
-  }
-
-  get count(): number {
-    return this.#held.length;
-  }
-
-  /** Ends the oldest one. */
-  finish(): void {
-    this.#held.shift()!.resolve();
-  }
-
-  /** Ends all of them as a failing device does. */
-  fail(): void {
-    for (const sync of this.#held.splice(0)) sync.reject(Object.assign(new Error("EIO"), { code: "EIO" }));
-  }
-}
-
-/** An engine with one record in `synced` (class `fsync`) and in `plain` (class `disk`), and no sync from now on. */
-async function open() {
-  const opened = new TestEngine();
-  const { engine, store } = opened;
-  await append(engine, "synced", records(1, "old"), { durability: "fsync" });
-  await append(engine, "plain", records(1, "old"), { durability: "disk" });
-  return Object.assign(opened, { syncs: new HeldSyncs(store) });
-}
 
 const statuses = (answers: Record<string, Promise<unknown>>) =>
   Object.fromEntries(Object.entries(answers).map(([name, answer]) => [name, Bun.peek.status(answer)]));
@@ -60,7 +23,7 @@ async function write({ engine }: TestEngine) {
 
 describe("a write to an fsync topic", () => {
   test("is not shown or answered before it is on the device", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { syncs } = opened;
     const answers = await write(opened);
     await turns();
@@ -80,7 +43,7 @@ describe("a write to an fsync topic", () => {
   });
 
   test("does not wake a poll before it is on the device", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine, syncs } = opened;
     const poll = diff(engine, "synced", { from_seq: 1, wait_ms: 20_000 });
     await turns();
@@ -93,7 +56,7 @@ describe("a write to an fsync topic", () => {
   });
 
   test("lets nobody wait who writes or reads elsewhere", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine } = opened;
     const answers = await write(opened);
     const poll = diff(engine, "plain", { from_seq: 1, wait_ms: 20_000 });
@@ -113,7 +76,7 @@ describe("a write to an fsync topic", () => {
   });
 
   test("shares no group's fate: a disk write of the same group is answered at once", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine } = opened;
     const synced = append(engine, "synced", records(1));
     const plain = append(engine, "plain", records(1));
@@ -122,7 +85,7 @@ describe("a write to an fsync topic", () => {
   });
 
   test("waits for a sync that began behind it, and so do its readers", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine, syncs } = opened;
     const first = append(engine, "synced", records(1));
     await turns();
@@ -133,19 +96,24 @@ describe("a write to an fsync topic", () => {
     syncs.finish();
     const answered = await promptly(first);
     await turns();
-    const rest = [Bun.peek.status(second), Bun.peek.status(read)];
+    const rest = { second, read, late: diff(engine, "synced") };
+    await turns();
+    const before = statuses(rest);
     syncs.finish();
 
     expect(answered).toMatchObject({ first_seq: 2 });
-    expect(rest).toEqual(["pending", "pending"]);
-    expect(await promptly(second)).toMatchObject({ first_seq: 3 });
-    expect((await promptly(read)).seqs).toEqual([1, 2, 3]);
+    expect(before).toEqual({ second: "pending", read: "pending", late: "pending" });
+    expect(await promptly(Promise.all(Object.values(rest)))).toMatchObject([
+      { first_seq: 3 },
+      { seqs: [1, 2, 3] },
+      { seqs: [1, 2, 3] },
+    ]);
   });
 });
 
 describe("settings", () => {
   test.each(["disk", "ephemeral"] as const)("of a new %s topic wait for the device", async (durability) => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine, syncs } = opened;
     const put = engine.topics.put("put", { durability });
     const written = append(engine, "written", records(1), { durability });
@@ -159,7 +127,7 @@ describe("settings", () => {
 
 describe("a sync that fails", () => {
   test("is answered with internal to all that wait, and so is every later write", async () => {
-    using opened = await open();
+    using opened = await heldOpen();
     const { engine, syncs, failures } = opened;
     const answers = await write(opened);
     syncs.fail();
@@ -180,68 +148,4 @@ describe("a sync that fails", () => {
     expect(failures.length).toBeGreaterThan(0);
     expect(await diff(engine, "plain")).toMatchObject({ seqs: [1], tags: ["old"] });
   });
-});
-
-describe("a long poll", () => {
-  test.each(["synced", "plain"])("on %s, deleted meanwhile, is told so at once", async (topic) => {
-    using opened = new TestEngine();
-    const { engine } = opened;
-    await append(engine, topic, records(1), { durability: topic === "synced" ? "fsync" : "disk" });
-    const waiting = diff(engine, topic, { from_seq: 1, wait_ms: 20_000 });
-    await turns();
-    await engine.topics.delete(topic, false);
-    await expect(promptly(waiting)).rejects.toMatchObject({ code: "topic_not_found" });
-  });
-
-  test.each(["synced", "plain"])("on %s, made again meanwhile, is told so at once", async (topic) => {
-    using opened = new TestEngine();
-    const { engine } = opened;
-    const { epoch } = await append(engine, topic, records(1), {
-      durability: topic === "synced" ? "fsync" : "disk",
-    });
-    const waiting = diff(engine, topic, { from_seq: 1, wait_ms: 20_000 });
-    await turns();
-    await Promise.all([engine.topics.delete(topic, false), append(engine, topic, records(2))]);
-    const answer = await promptly(waiting);
-    expect(answer).toMatchObject({ tombstone: { reason: "recreated" }, seqs: [1, 2] });
-    expect(answer.epoch).toBeGreaterThan(epoch);
-  });
-
-  test("that waits for the device while its topic is deleted does not sleep through that", async () => {
-    using opened = await open();
-    const { engine, syncs } = opened;
-    const written = append(engine, "synced", records(1));
-    await turns();
-    const waiting = diff(engine, "synced", { from_seq: 2, wait_ms: 20_000 });
-    await turns();
-    const deleted = engine.topics.delete("synced", false);
-    await turns();
-    while (syncs.count > 0) syncs.finish();
-    await promptly(Promise.all([written, deleted]));
-    await expect(promptly(waiting)).rejects.toMatchObject({ code: "topic_not_found" });
-  });
-
-  test.each([false, true])(
-    "that waits for the device while its topic is made again is told so (epoch sent: %p)",
-    async (sent) => {
-      using opened = await open();
-      const { engine, syncs } = opened;
-      const { epoch } = await diff(engine, "synced");
-      const configured = engine.topics.put("synced", { durability: "fsync" });
-      await turns();
-      const known = { from_seq: 1, wait_ms: 20_000 };
-      const waiting = diff(engine, "synced", sent ? { ...known, epoch } : known);
-      await turns();
-      const replaced = Promise.all([
-        engine.topics.delete("synced", false),
-        append(engine, "synced", records(1, "new"), { durability: "fsync" }),
-      ]);
-      await turns();
-      while (syncs.count > 0) syncs.finish();
-      await promptly(Promise.all([configured, replaced]));
-      const answer = await promptly(waiting);
-      expect(answer).toMatchObject({ tombstone: { reason: "recreated" }, tags: ["new"] });
-      expect(answer.epoch).toBeGreaterThan(epoch);
-    },
-  );
 });
