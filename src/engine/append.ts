@@ -81,6 +81,7 @@ function appendTo(
     const { bytes } = records[i]!;
     topic.countRecord(firstSeq + i, bytes);
     log.bytes += bytes;
+    log.largest = Math.max(log.largest, bytes);
   }
   log.head += count;
   log.count += count;

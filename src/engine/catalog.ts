@@ -8,6 +8,7 @@ import { emptyLog, type LogState } from "../store/logs.ts";
 import { DamagedRecord } from "../store/records.ts";
 import { isCorruption, type Shelf, type Store } from "../store/store.ts";
 import type { TopicRow } from "../store/topics.ts";
+import { resolveConfig } from "./config.ts";
 import { verifyBlock } from "./gaps.ts";
 import { Topic } from "./topic.ts";
 
@@ -62,11 +63,12 @@ export class Catalog {
   }
 
   #load(row: TopicRow): Topic {
-    const config = JSON.parse(row.config) as TopicConfig;
+    const config =
+      row.config === undefined ? resolveConfig(row.name, {}) : (JSON.parse(row.config) as TopicConfig);
     const shelf = this.shelfOf(config);
     const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot);
     const topic = new Topic(row, config, shelf, log ?? emptyLog(), shelf.tagDeletes.of(row.slot));
-    if (!log || !isWhole(topic))
+    if (row.config === undefined || !log || !isWhole(topic))
       topic.damaged = new ApiError("internal", { topic: row.name, seq: topic.log.head });
     this.#loaded.set(row.name, topic);
     return topic;

@@ -88,7 +88,12 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
     batch.skipTo(run.after);
     if (run.rows === 0) continue;
     const filters = withoutNodes.size > 0;
-    const limit = Math.min(filters ? PAGE_SEQS : batch.room, rowsPerRead(topic), run.rows);
+    const limit = rowsWithin(
+      topic,
+      batch.next,
+      last,
+      Math.min(filters ? PAGE_SEQS : batch.room, PAGE_SEQS, run.rows),
+    );
     const page =
       !filters && limit >= PAGE_SEQS / 2 ? pages.whole(topic, batch.next + 1, last, view) : undefined;
     if (page) {
@@ -124,10 +129,16 @@ function readable(topic: Topic, next: number, last: number): { after: number; ro
   return { after: sizes[first]!.seq - 1, rows: (end < 0 ? sizes.length : end) - first, passed: first };
 }
 
-/** How many records to take from the store at once: few where they are large. */
-function rowsPerRead({ log }: Topic): number {
-  const bytesPerRecord = log.count === 0 ? 0 : log.bytes / log.count;
-  return Math.max(1, Math.min(PAGE_SEQS, Math.floor(BYTES_PER_READ / Math.max(1, bytesPerRecord))));
+/** How many of the next `rows` records to take from the store at once: few where they are large. */
+function rowsWithin({ slot, shelf, log }: Topic, next: number, last: number, rows: number): number {
+  if (rows * log.largest <= BYTES_PER_READ) return rows;
+  let bytes = 0;
+  const sizes = shelf.records.sizes(slot, next, last, rows);
+  const end = sizes.findIndex((row) => {
+    bytes += row.bytes;
+    return bytes > BYTES_PER_READ;
+  });
+  return end < 0 ? rows : Math.max(1, end);
 }
 
 /** Collects encoded records until a window is full. */

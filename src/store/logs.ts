@@ -21,6 +21,8 @@ export interface LogState {
   tailBlock: number;
   tailCount: number;
   tailBytes: number;
+  /** Bytes of the largest record ever written. */
+  largest: number;
 }
 
 export const emptyLog = (): LogState => ({
@@ -37,6 +39,7 @@ export const emptyLog = (): LogState => ({
   tailBlock: 0,
   tailCount: 0,
   tailBytes: 0,
+  largest: 0,
 });
 
 /** The columns behind the fields of `LogState`, in one order for reading and writing. */
@@ -54,6 +57,7 @@ const fields = [
   ["tailBlock", "tail_block"],
   ["tailCount", "tail_count"],
   ["tailBytes", "tail_bytes"],
+  ["largest", "largest_bytes"],
 ] as const satisfies readonly (readonly [keyof LogState, string])[];
 
 const columns = fields.map(([, column]) => column).join(", ");
@@ -71,21 +75,26 @@ export class Logs {
   constructor(db: Database, schema: Schema) {
     const table = `${schema}.logs`;
     this.#put = db.prepare(
-      `REPLACE INTO ${table} (slot, ${columns}) VALUES (?${", ?".repeat(fields.length)})`,
+      `REPLACE INTO ${table} (slot, checksum, ${columns}) VALUES (?, ?${", ?".repeat(fields.length)})`,
     );
-    this.#get = db.prepare(`SELECT ${columns} FROM ${table} WHERE slot = ?`);
+    this.#get = db.prepare(`SELECT checksum, ${columns} FROM ${table} WHERE slot = ?`);
     this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ?`);
     this.#sums = db.prepare(`SELECT ifnull(sum(bytes), 0) FROM ${table}`);
     this.#unreclaimed = db.prepare(`SELECT slot FROM ${table} WHERE reclaimed_seq < earliest_seq - 1`);
   }
 
   put(slot: number, log: LogState): void {
-    this.#put.run(slot, ...fields.map(([field]) => log[field]));
+    const values = fields.map(([field]) => log[field]);
+    this.#put.run(slot, checksum(slot, values), ...values);
   }
 
+  /** Undefined if there is none, or if what is stored is damaged. */
   get(slot: number): LogState | undefined {
-    const [row] = this.#get.values(slot) as number[][];
-    return row && (Object.fromEntries(fields.map(([field], i) => [field, row[i]])) as unknown as LogState);
+    const [row] = this.#get.values(slot) as [number, ...number[]][];
+    if (row === undefined) return undefined;
+    const [sum, ...values] = row;
+    if (sum !== checksum(slot, values)) return undefined;
+    return Object.fromEntries(fields.map(([field], i) => [field, values[i]])) as unknown as LogState;
   }
 
   delete(slot: number): void {
@@ -103,3 +112,6 @@ export class Logs {
     return (this.#unreclaimed.values() as [number][]).map(([slot]) => slot);
   }
 }
+
+const checksum = (slot: number, values: readonly (number | null)[]): number =>
+  Bun.hash.xxHash32(values.join(), slot);

@@ -18,8 +18,9 @@ import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
 import { walDamage } from "./wal.ts";
 
-/** So long the last checkpoint waits for one that is running. */
+/** So long, and so often, the last checkpoint is tried while another one or a reader is in its way. */
 const LAST_CHECKPOINT_MS = 10_000;
+const LAST_CHECKPOINT_RETRY_MS = 5;
 
 /** The tables that logs of one schema live in. */
 export class Shelf {
@@ -131,13 +132,22 @@ export class Store implements Disposable {
     this.#inOrder = true;
   }
 
+  /** Moves the whole log into the main file. The worker may be in the middle of its last checkpoint. */
+  #emptyLog(): boolean {
+    const checkpoint = this.#db.prepare("PRAGMA main.wal_checkpoint(TRUNCATE)");
+    for (const deadline = performance.now() + LAST_CHECKPOINT_MS; performance.now() < deadline; ) {
+      const [[busy]] = checkpoint.values() as [[number]];
+      if (busy === 0) return true;
+      Bun.sleepSync(LAST_CHECKPOINT_RETRY_MS);
+    }
+    return false;
+  }
+
   /** Moves everything into the main file and closes it. */
   [Symbol.dispose](): void {
     this.#checkpoints?.[Symbol.dispose]();
     try {
-      this.#db.run(`PRAGMA busy_timeout = ${LAST_CHECKPOINT_MS}`);
-      const [[busy]] = this.#db.prepare("PRAGMA main.wal_checkpoint(TRUNCATE)").values() as [[number]];
-      if (busy === 0 && this.#inOrder) this.#lock?.markStopped();
+      if (this.#emptyLog() && this.#inOrder) this.#lock?.markStopped();
     } finally {
       this.#syncs?.[Symbol.dispose]();
       this.#db.close();

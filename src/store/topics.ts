@@ -6,11 +6,11 @@ export interface TopicRow {
   readonly slot: number;
   readonly epoch: number;
   readonly name: string;
-  /** JSON. */
-  readonly config: string;
+  /** JSON. Undefined if what is stored is damaged. */
+  readonly config: string | undefined;
 }
 
-const columns = "slot, epoch, name, config";
+const columns = "slot, epoch, name, config, checksum";
 
 export class Topics {
   readonly #get: Statement;
@@ -39,8 +39,8 @@ export class Topics {
       "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
     );
     this.#count = db.prepare("SELECT count(*) FROM topics");
-    this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?)`);
-    this.#configure = db.prepare("UPDATE topics SET config = ?2 WHERE slot = ?1");
+    this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?, ?)`);
+    this.#configure = db.prepare("UPDATE topics SET config = ?2, checksum = ?3 WHERE slot = ?1");
     this.#delete = db.prepare("DELETE FROM topics WHERE slot = ?");
     this.#all = db.prepare("SELECT slot FROM topics");
     this.#raiseEpoch = db.prepare("UPDATE last_given SET epoch = max(epoch, ?)");
@@ -80,12 +80,12 @@ export class Topics {
     const epoch = one(this.#nextEpoch.values());
     const slot = one(this.#takeFree.values(), this.#nextSlot);
     if (slot > SLOT_MAX) throw new Error(`all ${SLOT_MAX} storage slots for topics are in use`);
-    this.#insert.run(slot, epoch, name, config);
+    this.#insert.run(slot, epoch, name, config, checksum(name, config));
     return { slot, epoch, name, config };
   }
 
-  configure(slot: number, config: string): void {
-    this.#configure.run(slot, config);
+  configure(slot: number, name: string, config: string): void {
+    this.#configure.run(slot, config, checksum(name, config));
   }
 
   /** Gives every `ephemeral` topic a new epoch: after a crash their seqs start over. */
@@ -121,9 +121,13 @@ export class Topics {
 }
 
 function toRow(rows: unknown[]): TopicRow | undefined {
-  const [row] = rows as [number, number, string, string][];
-  return row && { slot: row[0], epoch: row[1], name: row[2], config: row[3] };
+  const [row] = rows as [number, number, string, string, number][];
+  if (row === undefined) return undefined;
+  const [slot, epoch, name, config, sum] = row;
+  return { slot, epoch, name, config: sum === checksum(name, config) ? config : undefined };
 }
+
+const checksum = (name: string, config: string): number => Bun.hash.xxHash32(name + config);
 
 function one(rows: unknown[], otherwise?: Statement): number {
   const [row] = rows as [number][];

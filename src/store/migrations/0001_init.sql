@@ -4,7 +4,8 @@ CREATE TABLE topics (
   slot INTEGER PRIMARY KEY,
   epoch INTEGER NOT NULL UNIQUE,
   name TEXT NOT NULL UNIQUE,
-  config TEXT NOT NULL
+  config TEXT NOT NULL,
+  checksum INTEGER NOT NULL
 ) STRICT;
 
 -- The last epoch and slot given out, one row.
@@ -32,7 +33,9 @@ CREATE TABLE logs (
   last_ts INTEGER,
   tail_block INTEGER NOT NULL,
   tail_count INTEGER NOT NULL,
-  tail_bytes INTEGER NOT NULL
+  tail_bytes INTEGER NOT NULL,
+  largest_bytes INTEGER NOT NULL,
+  checksum INTEGER NOT NULL
 ) STRICT;
 
 -- One row per record. id = slot << 42 | seq: a plain rowid keeps the tree shallow also for large rows, and a
