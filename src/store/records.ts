@@ -177,9 +177,13 @@ function checksum(
   node: string | null,
   meta: string | null,
 ): number {
-  let sum = Bun.hash.xxHash32(data, (seq + slot * 0x9e3779b1 + ts) >>> 0);
+  const place = folded(seq) + Math.imul(slot, 0x9e3779b1) + Math.imul(folded(ts), 0x85ebca6b);
+  let sum = Bun.hash.xxHash32(data, place >>> 0);
   if (tag !== null) sum = Bun.hash.xxHash32(tag, sum ^ 1);
   if (node !== null) sum = Bun.hash.xxHash32(node, sum ^ 2);
   if (meta !== null) sum = Bun.hash.xxHash32(meta, sum ^ 3);
   return sum;
 }
+
+/** All bits of a number above 2^32 in 32 bits, so that none can change unnoticed. */
+const folded = (value: number): number => value ^ Math.floor(value / 2 ** 32);
