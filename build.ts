@@ -7,4 +7,4 @@ const entries = ["src/main.ts", "src/store/checkpointer.ts"];
 // Without these flags an executable runs the .env and bunfig.toml of whatever directory it is started in.
 const flags = ["--no-compile-autoload-dotenv", "--no-compile-autoload-bunfig"];
 
-await $`bun build --compile --minify --sourcemap=linked ${flags} ${entries} --outfile dist/topics`;
+await $`${process.execPath} build --compile --minify --sourcemap=linked ${flags} ${entries} --outfile dist/topics`;
