@@ -4,7 +4,6 @@
  * Dead rows are invisible already. They lie below a log's first live record, are hidden by a delete by tag, or
  * belong to a deleted topic. What is left to do can always be found in the store again, also after a crash.
  */
-
 import { type RecordSize, SEQ_MAX } from "../store/records.ts";
 import type { Shelf, Store } from "../store/store.ts";
 import type { TagDelete } from "../store/tagdeletes.ts";

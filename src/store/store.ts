@@ -77,9 +77,7 @@ export class Store implements Disposable {
     if (dir !== undefined) createDirectory(dir);
     const path = dir === undefined ? ":memory:" : join(dir, "topics.db");
     this.#lock = dir === undefined ? undefined : opened.use(new DirectoryLock(dir));
-    const damage = this.#lock && damageOf(path, this.#lock.lastEnd);
-    this.acceptedLoss =
-      damage !== undefined && options !== undefined && acceptsLoss(damage, this.#lock?.lastEnd, options);
+    this.acceptedLoss = options !== undefined && acceptsLoss(path, this.#lock?.lastEnd, options);
     const db = openDatabase(path);
     opened.defer(() => db.close());
     this.#db = db;
@@ -175,23 +173,16 @@ function createDirectory(dir: string): void {
   closeSync(parent);
 }
 
-/** What is known to be missing from the data, or undefined. */
-function damageOf(path: string, lastEnd: DirectoryLock["lastEnd"]): string | undefined {
-  const wal = `${path}-wal`;
-  if (!existsSync(path)) return lastEnd && `${path} is missing, and this directory was in use`;
-  if (!existsSync(wal) && lastEnd !== undefined && lastEnd !== "in order") {
-    return `${wal} is missing, and the last stop was not in order`;
-  }
-  return walDamage(wal);
-}
-
 /**
  * Refuses to open data that acknowledged records are missing from, unless that is accepted. True if it is.
  *
  * After a power cut the newest writes that were not synced may be gone in any pattern; that is no damage.
  */
-function acceptsLoss(damage: string, lastEnd: DirectoryLock["lastEnd"], options: StoreOptions): boolean {
-  if (lastEnd === "reboot" || options.acceptLoss) {
+function acceptsLoss(path: string, lastEnd: DirectoryLock["lastEnd"], options: StoreOptions): boolean {
+  const missing = missingFile(path, lastEnd);
+  const damage = missing ?? walDamage(`${path}-wal`);
+  if (damage === undefined) return false;
+  if (options.acceptLoss || (missing === undefined && lastEnd === "reboot")) {
     options.lost(damage);
     return options.acceptLoss;
   }
@@ -199,4 +190,12 @@ function acceptsLoss(damage: string, lastEnd: DirectoryLock["lastEnd"], options:
     `Cannot open the data: ${damage}. Acknowledged records are lost, unless a tool such as sqlite3 has put the ` +
       "log into the main file. Restore a backup, or start once with --accept-loss to go on with what is there",
   );
+}
+
+/** A file that must be there and is not. */
+function missingFile(path: string, lastEnd: DirectoryLock["lastEnd"]): string | undefined {
+  if (lastEnd !== undefined && !existsSync(path)) return `${path} is missing, and this directory was in use`;
+  const wal = `${path}-wal`;
+  const mayBeEmpty = lastEnd === undefined || lastEnd === "in order";
+  return mayBeEmpty || existsSync(wal) ? undefined : `${wal} is missing, and the last stop was not in order`;
 }
