@@ -91,7 +91,6 @@ export const emptied = (log: LogState): LogState => ({
   ...emptyLog(),
   head: log.head,
   earliest: log.head + 1,
-  deleteFloor: log.head,
   reclaimed: log.head,
   lastTs: log.lastTs,
 });

@@ -4,7 +4,7 @@
  * A delete holds for every reader from its commit on, however large it is. A small delete by tag removes its
  * rows at once. A large one is stored as a rule that hides them, and the reclaimer removes the rows.
  */
-import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import { blockOf, lastOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { Counted, DeleteBefore, DeleteTagged, RecordsRemoved } from "./commands.ts";
 import type { Group } from "./group.ts";
@@ -22,8 +22,9 @@ export function deleteBefore(group: Group, { topic: name, before, now }: DeleteB
   const { log } = topic;
   const last = Math.min(before, log.head + 1) - 1;
   if (last < log.earliest) return removal(topic, 0);
-  log.deleteFloor = Math.max(log.deleteFloor, last);
-  return removal(topic, removeUpTo(topic, last, tallyUpTo(topic, last)).count);
+  const removed = tallyUpTo(topic, last);
+  removeUpTo(topic, last, removed);
+  return removal(topic, removed.count);
 }
 
 export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemoved {
@@ -59,7 +60,7 @@ export function addByBlock(blocks: Map<number, Tally>, rows: readonly RecordSize
 function withoutGone(topic: Topic, { range, upTo }: DeleteTagged, counted: Counted): Map<number, Tally> {
   const edge = blockOf(topic.log.earliest);
   const blocks = new Map([...counted].filter(([block]) => block > edge));
-  const last = Math.min(upTo, (edge + 1) * BLOCK_SEQS - 1);
+  const last = Math.min(upTo, lastOf(edge));
   for (const row of liveRows(topic, topic.log.earliest - 1, last)) {
     if (row.tag !== null && inRange(row.tag, range)) addByBlock(blocks, [row]);
   }

@@ -3,7 +3,7 @@
  *
  * Seqs are dense when written, so a missing one must have been deleted, and then its block counts fewer records.
  */
-import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import { BLOCK_SEQS, blockOf, firstOf, lastOf } from "../store/blocks.ts";
 import { DamagedRecord, type RecordRow } from "../store/records.ts";
 import type { Topic } from "./topic.ts";
 
@@ -42,10 +42,9 @@ export function verifyBlock(topic: Topic, block: number, missing: number): void 
   const { slot, shelf, log } = topic;
   const counted = shelf.blocks.countIn(slot, block) + (block === log.tailBlock ? log.tailCount : 0);
   if (counted === 0) return;
-  const after = Math.max(block * BLOCK_SEQS, log.earliest) - 1;
-  const last = (block + 1) * BLOCK_SEQS - 1;
+  const after = Math.max(firstOf(block), log.earliest) - 1;
   const live = shelf.records
-    .sizes(slot, after, last, BLOCK_SEQS)
+    .sizes(slot, after, lastOf(block), BLOCK_SEQS)
     .filter((row) => !topic.isDeleted(row.seq, row.tag));
   // A damaged key can make one seq appear twice.
   const stored = new Set(live.map((row) => row.seq)).size;
@@ -56,5 +55,5 @@ export function verifyBlock(topic: Topic, block: number, missing: number): void 
 function verifyEmpty(topic: Topic, first: number, last: number): void {
   if (first > last) return;
   const [block] = topic.shelf.blocks.from(topic.slot, first, 1);
-  if (block && block.block <= last) throw new DamagedRecord(block.block * BLOCK_SEQS);
+  if (block && block.block <= last) throw new DamagedRecord(firstOf(block.block));
 }

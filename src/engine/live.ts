@@ -3,7 +3,7 @@
  *
  * Live is what no floor and no delete has reached. Rows of dead records may still be in storage.
  */
-import { BLOCK_SEQS, blockOf } from "../store/blocks.ts";
+import { BLOCK_SEQS, blockOf, firstOf, lastOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import { behindPrefix } from "./tags.ts";
@@ -16,8 +16,6 @@ export interface Tally {
   count: number;
   bytes: number;
 }
-
-const lastOf = (block: number): number => (block + 1) * BLOCK_SEQS - 1;
 
 /** Live records with `after < seq <= last`, oldest first. */
 export function* liveRows(topic: Topic, after: number, last: number): Generator<RecordSize> {
@@ -35,7 +33,7 @@ export function firstCounted({ slot, shelf, log }: Topic, from: number): number 
   const [next] = shelf.blocks.from(slot, blockOf(from), 1);
   const tail = log.tailCount > 0 ? log.tailBlock : Number.POSITIVE_INFINITY;
   const block = Math.min(next?.block ?? tail, tail);
-  return Number.isFinite(block) ? Math.max(from, block * BLOCK_SEQS) : log.head + 1;
+  return Number.isFinite(block) ? Math.max(from, firstOf(block)) : log.head + 1;
 }
 
 /** The first live seq from `from` on, or `head + 1`. */
@@ -55,12 +53,7 @@ export function lastLive(topic: Topic, upTo: number): number {
   const { slot, shelf } = topic;
   topic.settle();
   for (let block = shelf.blocks.lastUpTo(slot, blockOf(upTo)); block !== undefined; ) {
-    const rows = shelf.records.sizesBack(
-      slot,
-      block * BLOCK_SEQS - 1,
-      Math.min(upTo, lastOf(block)),
-      BLOCK_SEQS,
-    );
+    const rows = shelf.records.sizesBack(slot, firstOf(block) - 1, Math.min(upTo, lastOf(block)), BLOCK_SEQS);
     const row = rows.find((row) => row.seq >= topic.log.earliest && !topic.isDeleted(row.seq, row.tag));
     if (row) return row.seq;
     block = block === 0 ? undefined : shelf.blocks.lastUpTo(slot, block - 1);
@@ -73,7 +66,7 @@ export function tallyUpTo(topic: Topic, upTo: number): Tally {
   topic.settle();
   const block = blockOf(upTo);
   const sum = topic.shelf.blocks.sumBelow(topic.slot, block);
-  for (const row of liveRows(topic, block * BLOCK_SEQS - 1, upTo)) {
+  for (const row of liveRows(topic, firstOf(block) - 1, upTo)) {
     sum.count++;
     sum.bytes += row.bytes;
   }
@@ -93,7 +86,7 @@ export function oldest(topic: Topic, count: number, bytes: number): Tally & { se
         sum.bytes += next.bytes;
         continue;
       }
-      for (const row of liveRows(topic, next.block * BLOCK_SEQS - 1, lastOf(next.block))) {
+      for (const row of liveRows(topic, firstOf(next.block) - 1, lastOf(next.block))) {
         sum.count++;
         sum.bytes += row.bytes;
         if (enough()) return { ...sum, seq: row.seq };

@@ -24,7 +24,7 @@ import type {
   RecordInput,
   RecordsDeleted,
 } from "../contract/records.ts";
-import type { StoredRecord } from "../store/records.ts";
+import { recordBytes, type StoredRecord } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Bell } from "./bell.ts";
 import type { Counted, RecordsRemoved } from "./commands.ts";
@@ -202,7 +202,7 @@ function newRecords(inputs: readonly RecordInput[], batchNode: string | null): S
     const node = bounded(input.node ?? batchNode, NODE_BYTES_MAX, i, "node");
     const meta = checkedMeta(input.meta ?? "null", i);
     const { data } = input;
-    const bytes = Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
+    const bytes = recordBytes(data, meta);
     if (bytes > RECORD_BYTES_MAX) throw new ApiError("record_too_large", {});
     return { data, tag, node, meta, bytes };
   });

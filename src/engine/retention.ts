@@ -13,29 +13,29 @@ export function hasExpired(topic: Topic, now: number): boolean {
 }
 
 /** Removes what has expired at `now`. */
-export function expire(topic: Topic, now: number): Tally {
+export function expire(topic: Topic, now: number): void {
   const { log, config } = topic;
-  if (config.ttl_ms === 0 || log.count === 0) return none;
+  if (config.ttl_ms === 0 || log.count === 0) return;
   const last = lastLive(topic, lastOlderThan(topic, now - config.ttl_ms));
-  if (last < log.earliest) return none;
+  if (last < log.earliest) return;
   log.ttlFloor = Math.max(log.ttlFloor, last);
-  return removeUpTo(topic, last, tallyUpTo(topic, last));
+  removeUpTo(topic, last, tallyUpTo(topic, last));
 }
 
 /** Removes the oldest records beyond the caps. A `reject` topic only refuses: it keeps what it holds. */
-export function evict(topic: Topic): Tally {
+export function evict(topic: Topic): void {
   const { log, config } = topic;
-  if (config.discard === "reject") return none;
+  if (config.discard === "reject") return;
   const count = config.cap_records > 0 ? log.count - config.cap_records : 0;
   const bytes = config.cap_bytes > 0 ? log.bytes - config.cap_bytes : 0;
-  if (count <= 0 && bytes <= 0) return none;
+  if (count <= 0 && bytes <= 0) return;
   const { seq, ...removed } = oldest(topic, count, bytes);
   log.capFloor = Math.max(log.capFloor, seq);
-  return removeUpTo(topic, seq, removed);
+  removeUpTo(topic, seq, removed);
 }
 
 /** Takes all live records up to `seq`, which are `removed`, out of the log. */
-export function removeUpTo(topic: Topic, seq: number, removed: Tally): Tally {
+export function removeUpTo(topic: Topic, seq: number, removed: Tally): void {
   const { log, slot, shelf } = topic;
   topic.settle();
   const edge = blockOf(seq);
@@ -45,7 +45,4 @@ export function removeUpTo(topic: Topic, seq: number, removed: Tally): Tally {
   log.count -= removed.count;
   log.bytes -= removed.bytes;
   log.earliest = nextLive(topic, Math.max(log.earliest, seq + 1));
-  return removed;
 }
-
-const none: Tally = { count: 0, bytes: 0 };

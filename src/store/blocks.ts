@@ -6,6 +6,10 @@ export const BLOCK_SEQS = 1024;
 
 export const blockOf = (seq: number): number => Math.floor(seq / BLOCK_SEQS);
 
+/** The first and the last seq of a block. */
+export const firstOf = (block: number): number => block * BLOCK_SEQS;
+export const lastOf = (block: number): number => firstOf(block + 1) - 1;
+
 export interface Block {
   readonly block: number;
   readonly count: number;

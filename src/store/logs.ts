@@ -12,7 +12,6 @@ export interface LogState {
   capFloor: number;
   ttlFloor: number;
   trimFloor: number;
-  deleteFloor: number;
   /** Rows up to here are removed from storage. */
   reclaimed: number;
   /** `$ts` of the newest record ever written. */
@@ -33,7 +32,6 @@ export const emptyLog = (): LogState => ({
   capFloor: 0,
   ttlFloor: 0,
   trimFloor: 0,
-  deleteFloor: 0,
   reclaimed: 0,
   lastTs: null,
   tailBlock: 0,
@@ -51,7 +49,6 @@ const fields = [
   ["capFloor", "cap_floor"],
   ["ttlFloor", "ttl_floor"],
   ["trimFloor", "trim_floor"],
-  ["deleteFloor", "delete_floor"],
   ["reclaimed", "reclaimed_seq"],
   ["lastTs", "last_ts"],
   ["tailBlock", "tail_block"],

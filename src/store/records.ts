@@ -35,6 +35,10 @@ export interface RecordSize {
   readonly bytes: number;
 }
 
+/** What a record counts for: the UTF-8 bytes of its texts. */
+export const recordBytes = (data: string, meta: string | null): number =>
+  Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
+
 /** The stored bytes of a record are not the ones that were written. */
 export class DamagedRecord extends Error {
   readonly seq: number;
@@ -124,8 +128,7 @@ export class Records {
     const rows = this.#range.values(slot, after, last, limit) as Row[];
     return rows.map(([seq, ts, sum, data, tag, node, meta]) => {
       if (sum !== checksum(slot, seq, ts, data, tag, node, meta)) throw new DamagedRecord(seq);
-      const bytes = Buffer.byteLength(data) + (meta === null ? 0 : Buffer.byteLength(meta));
-      return { seq, ts, data, tag, node, meta, bytes };
+      return { seq, ts, data, tag, node, meta, bytes: recordBytes(data, meta) };
     });
   }
 

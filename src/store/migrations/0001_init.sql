@@ -28,7 +28,6 @@ CREATE TABLE logs (
   cap_floor INTEGER NOT NULL,
   ttl_floor INTEGER NOT NULL,
   trim_floor INTEGER NOT NULL,
-  delete_floor INTEGER NOT NULL,
   reclaimed_seq INTEGER NOT NULL,
   last_ts INTEGER,
   tail_block INTEGER NOT NULL,
