@@ -1,59 +1,201 @@
 /** Settings: command-line flags, then environment variables, then defaults. */
+import { isIPv6 } from "node:net";
 import { BODY_BYTES_DEFAULT, TOPICS_MAX_DEFAULT } from "./contract/limits.ts";
 
-export interface Config {
-  readonly host: string;
-  readonly port: number;
-  /** Where to write the address once it is known. */
-  readonly portFile: string | undefined;
-  readonly dataDir: string;
-  readonly acceptLoss: boolean;
-  readonly bodyBytesMax: number;
-  readonly topicsMax: number;
-  readonly totalBytesMax: number;
-  readonly logLevel: string;
+type Value = string | number | boolean;
+
+/** One thing that can be set. `flag` is the command line's spelling, with its argument. */
+export interface Setting<T extends Value = Value> {
+  readonly flag?: string;
+  readonly variable?: string;
+  readonly otherwise: T;
+  /** What it may be, where that is not plain. */
+  readonly range?: string;
+  readonly max?: number;
+  readonly what: string;
+  /** Never shown. */
+  readonly secret?: boolean;
+  /** The value that a variable's text stands for; undefined if it stands for none, and the default holds. */
+  readonly parse: (text: string) => T | undefined;
 }
 
-/** What the command line says; it wins over the environment. */
-export interface Flags {
-  readonly host?: string;
-  readonly port?: number;
-  readonly dataDir?: string;
-  readonly acceptLoss?: boolean;
-}
+type Options<T extends Value> = Omit<Setting<T>, "parse">;
 
-type Environment = Readonly<Record<string, string | undefined>>;
+const text = (options: Options<string>): Setting<string> => ({
+  ...options,
+  parse: (text) => text.trim() || undefined,
+});
 
-const HOST_DEFAULT = "127.0.0.1";
-const PORT_DEFAULT = 4000;
-const DATA_DIR_DEFAULT = "./topics-data";
+const unsigned = (options: Options<number>): Setting<number> => ({
+  range: "0 …",
+  ...options,
+  parse: (text) => {
+    const number = Number(text);
+    return /^\s*\d+\s*$/.test(text) && Number.isSafeInteger(number) ? number : undefined;
+  },
+});
+
+const boolean = (options: Options<boolean>): Setting<boolean> => ({
+  range: "`1` or `true`",
+  ...options,
+  parse: (text) => text === "1" || text === "true",
+});
+
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error"];
 
+/** `level`, or a list of `level` and `target=level` as the variable's name has it; only the target `topics` exists. */
+function logLevel(text: string): string | undefined {
+  const levels = text
+    .toLowerCase()
+    .split(",")
+    .map((part) => part.trim().replace(/^topics=/, ""));
+  return levels.findLast((level) => LOG_LEVELS.includes(level));
+}
+
+/** Every setting there is, in the order in which people are told of them. */
+export const settings = {
+  host: text({
+    flag: "--host <host>",
+    variable: "TOPICS_HOST",
+    otherwise: "127.0.0.1",
+    what: "address to listen on; in the variable also `host:port`",
+  }),
+  port: unsigned({
+    flag: "--port <port>",
+    variable: "TOPICS_PORT",
+    otherwise: 4000,
+    range: "0 … 65535",
+    max: 65535,
+    what: "port to listen on; `0` takes any free one",
+  }),
+  dataDir: text({
+    flag: "--data-dir <path>",
+    variable: "TOPICS_DATA_DIR",
+    otherwise: "./topics-data",
+    what: "where the data is kept; one server per directory",
+  }),
+  acceptLoss: boolean({
+    flag: "--accept-loss",
+    otherwise: false,
+    range: "",
+    what: "open damaged data with what is left of it",
+  }),
+  portFile: text({
+    variable: "TOPICS_PORT_FILE",
+    otherwise: "",
+    what: "the real `host:port` is written here once the server listens",
+  }),
+  apiKeys: text({
+    variable: "TOPICS_API_KEYS",
+    otherwise: "",
+    secret: true,
+    what: "who may do what; without keys everybody may do everything",
+  }),
+  apiKeysFile: text({
+    variable: "TOPICS_API_KEYS_FILE",
+    otherwise: "",
+    what: "a file with more keys, read again on SIGHUP",
+  }),
+  allowInsecureNoAuth: boolean({
+    variable: "TOPICS_ALLOW_INSECURE_NO_AUTH",
+    otherwise: false,
+    what: "listen on a public address without keys",
+  }),
+  probeAuth: boolean({
+    variable: "TOPICS_PROBE_AUTH",
+    otherwise: false,
+    what: "health and readiness need a key, too",
+  }),
+  tlsCertFile: text({
+    variable: "TOPICS_TLS_CERT_FILE",
+    otherwise: "",
+    what: "certificate chain in PEM; with the key, the server speaks TLS only",
+  }),
+  tlsKeyFile: text({ variable: "TOPICS_TLS_KEY_FILE", otherwise: "", what: "its private key in PEM" }),
+  corsOrigins: text({
+    variable: "TOPICS_CORS_ORIGINS",
+    otherwise: "",
+    range: "origins with commas, or `*`",
+    what: "web pages that may use the server",
+  }),
+  bodyBytesMax: unsigned({
+    variable: "TOPICS_MAX_BODY_BYTES",
+    otherwise: BODY_BYTES_DEFAULT,
+    what: "bytes of a request body, inflated; more get `413`",
+  }),
+  bodyBytesInFlightMax: unsigned({
+    variable: "TOPICS_MAX_BODY_BYTES_IN_FLIGHT",
+    otherwise: 2 * BODY_BYTES_DEFAULT,
+    what: "bytes of all bodies at a time; more get `429`; `0` is no limit",
+  }),
+  requestsPerKeyMax: unsigned({
+    variable: "TOPICS_MAX_INFLIGHT_PER_KEY",
+    otherwise: 1000,
+    what: "requests of one key at a time; more get `429`; `0` is no limit",
+  }),
+  topicsMax: unsigned({
+    variable: "TOPICS_MAX_TOPICS",
+    otherwise: TOPICS_MAX_DEFAULT,
+    what: "topics; more get `429`; `0` is no limit",
+  }),
+  totalBytesMax: unsigned({
+    variable: "TOPICS_MAX_TOTAL_BYTES",
+    otherwise: 0,
+    what: "bytes of all records; more get `429`; `0` is no limit",
+  }),
+  logLevel: {
+    ...text({ variable: "RUST_LOG", otherwise: "info", what: "what is logged" }),
+    range: LOG_LEVELS.map((level) => `\`${level}\``).join(", "),
+    parse: logLevel,
+  },
+} as const satisfies Record<string, Setting<string> | Setting<number> | Setting<boolean>>;
+
+type Settings = typeof settings;
+
+export type Name = keyof Settings;
+
+/** The value of every setting. An empty text is unset. */
+export type Config = { readonly [N in Name]: Settings[N] extends Setting<infer T> ? T : never };
+
+/** What the command line says; it wins over the environment. */
+export type Flags = Partial<Config>;
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** A setting's value and what has decided it. */
+export interface Effective {
+  readonly value: Value;
+  readonly from: "flag" | "variable" | "default";
+}
+
+/** What holds for every setting, and why. */
+export function effective(environment: Environment, flags: Flags = {}): Record<Name, Effective> {
+  const found = Object.entries(settings).map(([name, setting]: [string, Setting]) => {
+    const flag = flags[name as Name];
+    const told = setting.variable === undefined ? undefined : environment[setting.variable];
+    const value = told === undefined ? undefined : setting.parse(told);
+    if (flag !== undefined) return [name, { value: flag, from: "flag" }];
+    if (value !== undefined) return [name, { value, from: "variable" }];
+    return [name, { value: setting.otherwise, from: "default" }];
+  });
+  return wholeAddress(Object.fromEntries(found) as Record<Name, Effective>);
+}
+
 export function configFrom(environment: Environment, flags: Flags = {}): Config {
-  const address = addressFrom(environment);
+  const values = Object.entries(effective(environment, flags)).map(([name, { value }]) => [name, value]);
+  return Object.fromEntries(values) as Config;
+}
+
+/** A host with a port decides both. */
+function wholeAddress(found: Record<Name, Effective>): Record<Name, Effective> {
+  const { value, from } = found.host;
+  const host = String(value).replace(/^\[(.*)\]$/, "$1");
+  if (isIPv6(host) || !host.includes(":")) return { ...found, host: { value: host, from } };
+  const [, name, port] = /^(.*):(\d+)$/.exec(host) ?? [];
+  if (name === undefined) return found;
   return {
-    host: flags.host ?? address.host,
-    port: flags.port ?? address.port,
-    portFile: environment.TOPICS_PORT_FILE?.trim() || undefined,
-    dataDir: flags.dataDir ?? (environment.TOPICS_DATA_DIR || DATA_DIR_DEFAULT),
-    acceptLoss: flags.acceptLoss ?? false,
-    bodyBytesMax: unsigned(environment.TOPICS_MAX_BODY_BYTES, BODY_BYTES_DEFAULT),
-    topicsMax: unsigned(environment.TOPICS_MAX_TOPICS, TOPICS_MAX_DEFAULT),
-    totalBytesMax: unsigned(environment.TOPICS_MAX_TOTAL_BYTES, 0),
-    logLevel: LOG_LEVELS.includes(environment.RUST_LOG ?? "") ? environment.RUST_LOG! : "info",
+    ...found,
+    host: { value: name.replace(/^\[(.*)\]$/, "$1"), from },
+    port: found.port.from === "flag" ? found.port : { value: Number(port), from },
   };
-}
-
-/** `TOPICS_HOST` with a colon is the whole address. */
-function addressFrom({ TOPICS_HOST, TOPICS_PORT }: Environment): { host: string; port: number } {
-  const host = TOPICS_HOST?.trim() || HOST_DEFAULT;
-  const whole = /^(.*):(\d+)$/.exec(host);
-  if (whole) return { host: whole[1]!.replace(/^\[(.*)\]$/, "$1"), port: Number(whole[2]) };
-  return { host, port: unsigned(TOPICS_PORT, PORT_DEFAULT) };
-}
-
-/** A variable that is not an unsigned integer counts as unset. */
-function unsigned(value: string | undefined, otherwise: number): number {
-  const text = value?.trim() ?? "";
-  return /^\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : otherwise;
 }

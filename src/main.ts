@@ -1,46 +1,108 @@
-/** The executable: reads the command line, runs a server until it is asked to stop. */
-import { Command, InvalidArgumentError } from "commander";
+/** The executable: reads the command line, and runs a server until it is asked to stop. */
+import { resolve } from "node:path";
+import { Command, InvalidArgumentError, Option } from "commander";
 import { description, version } from "../package.json";
-import { configFrom, type Flags } from "./config.ts";
-import { createLogger } from "./log.ts";
+import { configFrom, effective, type Flags, type Setting, settings } from "./config.ts";
+import { checkHealth } from "./healthcheck.ts";
+import { createLogger, type Logger } from "./log.ts";
+import { type Notify, notifier, watchdogMs } from "./notify.ts";
 import { startServer } from "./server.ts";
+import { systemdUnit } from "./unit.ts";
 
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
-function port(value: string): number {
-  const number = Number(value);
-  if (!/^\d+$/.test(value) || number > 65535)
-    throw new InvalidArgumentError("It must be a number from 0 to 65535.");
-  return number;
-}
-
-/** Resolves when the process is to stop: undefined if somebody asked for it, else the reason. */
+/** Resolves when the process is to stop: with the signal that asked for it, or with what went wrong. */
 function stopAsked() {
-  const { promise, resolve } = Promise.withResolvers<unknown>();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve(undefined));
-  return { asked: promise, broken: (reason: unknown) => resolve(reason) };
+  const { promise, resolve } = Promise.withResolvers<{ signal: string } | { reason: unknown }>();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve({ signal }));
+  return { asked: promise, broken: (reason: unknown) => resolve({ reason }) };
 }
 
 async function serve(flags: Flags): Promise<void> {
   process.umask(0o077);
   const config = configFrom(process.env, flags);
   const log = createLogger(config.logLevel);
+  const notify = serviceManager(log);
   const { asked, broken } = stopAsked();
   let code = 0;
   try {
-    await using _server = await startServer(config, log, broken);
-    const reason = await asked;
-    if (reason !== undefined) throw reason;
-    log.info("stopping");
+    await using server = await startServer(config, log, broken);
+    if (config.apiKeysFile !== "") process.on("SIGHUP", () => server.reloadKeys());
+    notify("READY=1");
+    const stop = await asked;
+    notify("STOPPING=1");
+    if ("reason" in stop) throw stop.reason;
+    log.info(stop, "signal received, running requests finish");
   } catch (error) {
-    code = EXIT_FAILED;
-    const message = error instanceof Error ? error.message : String(error);
-    log.fatal(message);
-    console.error(`topics: ${message}`);
+    code = fail(error, (message) => log.fatal(message));
   }
   if (code === 0) log.info("stopped");
   process.exit(code);
+}
+
+/** Where systemd has started the server, it hears of it and sees that it is alive. */
+function serviceManager(log: Logger): Notify {
+  try {
+    const notify = notifier(process.env);
+    const aliveMs = watchdogMs(process.env);
+    if (aliveMs !== undefined) setInterval(() => notify("WATCHDOG=1"), aliveMs).unref();
+    return notify;
+  } catch (error) {
+    log.warn({ err: error }, "systemd cannot be told of the server's state");
+    return () => {};
+  }
+}
+
+function printConfig(flags: Flags): void {
+  const found = effective(process.env, flags);
+  const rows = Object.entries(settings).map(([name, setting]: [string, Setting]) => {
+    const { value, from } = found[name as keyof typeof found];
+    const shown = setting.secret && value !== "" ? "(hidden)" : String(value);
+    return [setting.variable ?? setting.flag ?? name, shown, from] as const;
+  });
+  const widths = [0, 1].map((column) => Math.max(...rows.map((row) => row[column]!.length)));
+  for (const [name, value, from] of rows) {
+    console.log(`${name.padEnd(widths[0]!)}  ${value.padEnd(widths[1]!)}  ${from}`);
+  }
+}
+
+async function healthcheck(flags: Flags): Promise<void> {
+  try {
+    await checkHealth(configFrom(process.env, flags));
+  } catch (error) {
+    process.exit(fail(error));
+  }
+}
+
+/** Says on stderr what went wrong, and in the log if there is one. The exit code for it. */
+function fail(error: unknown, log: (message: string) => void = () => {}): number {
+  const message = error instanceof Error ? error.message : String(error);
+  log(message);
+  console.error(`topics: ${message}`);
+  return EXIT_FAILED;
+}
+
+/** The command with an option for every setting that has a flag. */
+function withFlags(command: Command): Command {
+  for (const setting of Object.values(settings) as Setting[]) {
+    if (setting.flag === undefined) continue;
+    const told = [setting.variable, setting.otherwise === false ? undefined : `default ${setting.otherwise}`];
+    const option = new Option(
+      setting.flag,
+      `${setting.what} (${told.filter(Boolean).join(", ")})`.replace(" ()", ""),
+    );
+    if (setting.flag.includes("<")) option.argParser((text) => flagValue(setting, text));
+    command.addOption(option);
+  }
+  return command.allowExcessArguments(false);
+}
+
+function flagValue({ parse, range, max = Number.POSITIVE_INFINITY }: Setting, text: string) {
+  const value = parse(text);
+  if (value === undefined || Number(value) > max)
+    throw new InvalidArgumentError(`It must be ${range ?? "a text"}.`);
+  return value;
 }
 
 const program = new Command("topics")
@@ -50,15 +112,23 @@ const program = new Command("topics")
   .showHelpAfterError("Run topics --help for what it takes.")
   .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE));
 
-const serving = program
-  .command("serve", { isDefault: true })
+const serving = withFlags(program.command("serve", { isDefault: true }))
   .description("run the server (this is also what topics alone does)")
-  .option("--host <host>", "address to listen on (TOPICS_HOST, default 127.0.0.1)")
-  .option("--port <port>", "port to listen on, 0 for any free one (TOPICS_PORT, default 4000)", port)
-  .option("--data-dir <path>", "where the data is kept (TOPICS_DATA_DIR, default ./topics-data)")
-  .option("--accept-loss", "open damaged data with what is left of it")
-  .allowExcessArguments(false)
   .action(serve);
+
+withFlags(program.command("config"))
+  .description("print every setting, its value, and whether a flag, a variable or the default has decided it")
+  .action(printConfig);
+
+withFlags(program.command("healthcheck"))
+  .description("ask the server at that address whether it is up: exit code 0, or 1 with the reason")
+  .action(healthcheck);
+
+program
+  .command("systemd")
+  .description("print a hardened systemd unit for this executable")
+  .allowExcessArguments(false)
+  .action(() => console.log(systemdUnit(resolve(process.execPath), description).trimEnd()));
 
 program.addHelpText("after", () => `\n${serving.helpInformation()}`);
 

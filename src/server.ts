@@ -1,8 +1,12 @@
-/** One running server: store, engine and HTTP, opened in order and taken down in reverse. */
+/** One running server: keys, store, engine and HTTP, opened in order and taken down in reverse. */
 import { rename, writeFile } from "node:fs/promises";
+import { checkAddress, isLoopback } from "./address.ts";
 import type { Config } from "./config.ts";
+import { keySources, tlsFrom } from "./credentials.ts";
 import { Engine } from "./engine/engine.ts";
+import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
+import { Keys } from "./http/keys.ts";
 import type { Logger } from "./log.ts";
 import { Store } from "./store/store.ts";
 
@@ -15,6 +19,8 @@ const checkpointer = new URL("./store/checkpointer.ts", import.meta.url);
 export interface Server extends AsyncDisposable {
   /** The real `host:port`. */
   readonly address: string;
+  /** Reads the keys again. What is wrong with them is logged, and those in use stay. */
+  reloadKeys(): void;
 }
 
 /** `broken` is called when the server cannot go on and must be stopped. */
@@ -24,7 +30,16 @@ export async function startServer(
   broken: (reason: unknown) => void,
   now: () => number = Date.now,
 ): Promise<Server> {
+  const keys = new Keys(keySources(config));
+  const tls = tlsFrom(config);
+  await checkAddress(config, keys.count > 0);
+  await logAccess(config, keys, log);
+  logLimits(config, log);
+
   await using parts = new AsyncDisposableStack();
+  parts.defer(() => log.info("state saved"));
+  const start = performance.now();
+  log.info({ dataDir: config.dataDir }, "opening the data directory");
   const store = parts.use(openStore(config, log, broken));
   const engine = parts.use(
     new Engine({
@@ -37,30 +52,61 @@ export async function startServer(
       },
     }),
   );
-  log.info(
-    { dataDir: config.dataDir, topics: engine.topics.count, afterCrash: store.crashed },
-    "data is ready",
-  );
+  const recover_ms = Math.round(performance.now() - start);
+  log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
+
+  const admission = new Admission({ keys, limits: config, probeAuth: config.probeAuth });
   const app = createApp({
     engine,
-    bodyBytesMax: config.bodyBytesMax,
+    admission,
+    corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
+    tls,
     unexpected: (error) => log.error({ err: error }, "a request failed"),
   });
   listen(app, config);
   parts.defer(async () => {
+    admission.drain();
+    let drained = true;
     const deadline = setTimeout(() => {
-      log.warn("requests still running after 10 s are dropped");
+      drained = false;
       app.server?.stop(true);
     }, DRAIN_MS);
     await app.server?.stop();
     clearTimeout(deadline);
+    if (drained) log.info("drained");
+    else log.warn("requests still running after 10 s were dropped");
   });
   const { hostname, port } = app.server!;
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-  if (config.portFile) await writeAtomically(config.portFile, address);
-  log.info({ address }, "listening");
+  if (config.portFile !== "") await writeAtomically(config.portFile, address);
+  log.info({ address, tls: tls !== undefined }, "listening");
   const kept = parts.move();
-  return { address, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return {
+    address,
+    reloadKeys: () => reloadKeys(config, keys, log),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
+}
+
+async function logAccess({ host }: Config, keys: Keys, log: Logger): Promise<void> {
+  if (keys.count > 0) log.info({ keys: keys.count }, "authentication is on");
+  else if (await isLoopback(host))
+    log.warn("authentication is off: everybody on this machine may do everything");
+  else log.warn({ host }, "AUTHENTICATION IS OFF ON A PUBLIC ADDRESS: whoever reaches it may do everything");
+}
+
+function logLimits(config: Config, log: Logger): void {
+  const { bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, totalBytesMax } = config;
+  log.info({ bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, totalBytesMax }, "limits");
+}
+
+function reloadKeys(config: Config, keys: Keys, log: Logger): void {
+  try {
+    keys.replace(keySources(config));
+    log.info({ keys: keys.count }, "keys are read again");
+  } catch (error) {
+    log.error({ reason: (error as Error).message, keys: keys.count }, "the old keys stay in use");
+  }
 }
 
 function openStore({ dataDir, acceptLoss }: Config, log: Logger, broken: (reason: unknown) => void): Store {

@@ -22,6 +22,12 @@ export const errors = {
   ),
   batch_too_large: row(400, none, () => "a write takes at most 10000 records"),
   record_too_large: row(400, none, () => "a record holds at most 1048576 bytes of data and meta"),
+  unauthorized: row(401, none, () => "missing or invalid bearer token"),
+  forbidden: row(403, Type.Object({ topic: Type.Optional(Type.String()) }), (d) =>
+    d.topic === undefined
+      ? "the API key may not use this name"
+      : `the API key may not use or configure topic "${d.topic}"`,
+  ),
   topic_not_found: row(404, topic, (d) => `topic "${d.topic}" does not exist`),
   not_found: row(404, none, () => "no such path"),
   method_not_allowed: row(405, none, () => "this path does not know that method; see the Allow header"),
@@ -53,6 +59,7 @@ export const errors = {
     Type.Object({ limit: Type.String(), max: Type.Integer() }),
     (d) => `the limit ${d.limit} of ${d.max} is reached`,
   ),
+  shutting_down: row(503, none, () => "the server is shutting down"),
   internal: row(
     500,
     Type.Object({ topic: Type.Optional(Type.String()), seq: Type.Optional(Type.Integer()) }),

@@ -26,6 +26,9 @@ export const LEASE_MS_MIN = 100;
 export const LEASE_MS_MAX = 86_400_000;
 export const CLAIM_JITTER_MS_MAX = 5000;
 
+/** Upper bounds of the buckets that syncs are counted in by what they took, in µs; one more has no bound. */
+export const SYNC_BUCKETS_US: readonly number[] = [50, 100, 250, 500, 1000, 5000, 10_000, 50_000, 100_000];
+
 export const TOPICS_MAX_DEFAULT = 100_000;
 
 /** Integers above this cannot be told apart by a JavaScript number, so they are clamped or refused, never rounded. */

@@ -8,6 +8,7 @@ import { emptyLog, type LogState } from "../store/logs.ts";
 import { DamagedRecord } from "../store/records.ts";
 import { isCorruption, type Shelf, type Store } from "../store/store.ts";
 import type { TopicRow } from "../store/topics.ts";
+import { Census } from "./census.ts";
 import { resolveConfig } from "./config.ts";
 import { verifyBlock } from "./gaps.ts";
 import { Topic } from "./topic.ts";
@@ -15,14 +16,11 @@ import { Topic } from "./topic.ts";
 export class Catalog {
   readonly #store: Store;
   readonly #loaded = new Map<string, Topic>();
-  /** How many topics exist, and the bytes of their live records. */
-  topics: number;
-  bytes: number;
+  readonly census: Census;
 
   constructor(store: Store) {
     this.#store = store;
-    this.topics = store.topics.count();
-    this.bytes = store.disk.logs.totalBytes();
+    this.census = new Census(store);
   }
 
   /** The topic of that name, if it exists. */
@@ -45,12 +43,10 @@ export class Catalog {
 
   add(topic: Topic): void {
     this.#loaded.set(topic.name, topic);
-    this.topics++;
   }
 
   remove(topic: Topic): void {
     if (this.#loaded.get(topic.name) === topic) this.#loaded.delete(topic.name);
-    this.topics--;
   }
 
   /** The topic of that name, if it exists and has been named before. */
@@ -62,11 +58,25 @@ export class Catalog {
     return this.#loaded.values();
   }
 
-  #load(row: TopicRow): Topic {
+  /** Settings and state of a topic, without loading it. */
+  peek(name: string): { readonly config: TopicConfig; readonly log: LogState } | undefined {
+    const loaded = this.#loaded.get(name);
+    if (loaded) return loaded;
+    const row = this.#store.topics.get(name);
+    if (row === undefined) return undefined;
+    const { config, log = emptyLog() } = this.#read(row);
+    return { config, log };
+  }
+
+  #read(row: TopicRow): { config: TopicConfig; shelf: Shelf; log: LogState | undefined } {
     const config =
       row.config === undefined ? resolveConfig(row.name, {}) : (JSON.parse(row.config) as TopicConfig);
     const shelf = this.shelfOf(config);
-    const log = shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot);
+    return { config, shelf, log: shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot) };
+  }
+
+  #load(row: TopicRow): Topic {
+    const { config, shelf, log } = this.#read(row);
     const topic = new Topic(row, config, shelf, log ?? emptyLog(), shelf.tagDeletes.of(row.slot));
     if (row.config === undefined || !log || !isWhole(topic))
       topic.damaged = new ApiError("internal", { topic: row.name, seq: topic.log.head });

@@ -25,6 +25,9 @@ const GROUP_COMMANDS_MAX = 256;
 /** So many turns of the event loop a group may grow, as long as each brings more. */
 const GATHER_TURNS_MAX = 8;
 
+/** So many commands may wait for a transaction. */
+const WAITING_MAX = 10_000;
+
 /** What a command led to, and what its commit cost, in ms. */
 export interface Committed<C extends Command> {
   readonly outcome: Outcome<C>;
@@ -32,6 +35,21 @@ export interface Committed<C extends Command> {
   readonly appendMs: number;
   /** Waiting for the device. 0 unless the topic asks for that. */
   readonly fsyncMs: number;
+}
+
+/** Since the start. */
+export interface CommitFigures {
+  /** Commands and transactions that changed what is on disk, and the record bytes they brought. */
+  readonly entries: number;
+  readonly batches: number;
+  readonly bytes: number;
+  /** Commands that wait for their transaction, and the most there ever were. */
+  readonly waiting: number;
+  readonly waitingPeak: number;
+  /** Commands refused because too many waited. */
+  readonly refused: number;
+  /** Whether the medium has failed, so that nothing is written any more. */
+  readonly broken: boolean;
 }
 
 interface Pending {
@@ -67,6 +85,11 @@ export class Commits {
   #closed = false;
   /** Set when the medium has failed: what was written last is unknown, so nothing is acknowledged any more. */
   #broken = false;
+  #entries = 0;
+  #batches = 0;
+  #bytes = 0;
+  #waitingPeak = 0;
+  #refused = 0;
 
   constructor(store: Store, catalog: Catalog, limits: EngineLimits, events: CommitEvents) {
     this.#store = store;
@@ -75,14 +98,34 @@ export class Commits {
     this.#events = events;
   }
 
-  /** Resolves when the command is committed. Rejects with its `ApiError`, or `internal` if its group failed. */
+  get figures(): CommitFigures {
+    return {
+      entries: this.#entries,
+      batches: this.#batches,
+      bytes: this.#bytes,
+      waiting: this.#queue.length,
+      waitingPeak: this.#waitingPeak,
+      refused: this.#refused,
+      broken: this.#broken,
+    };
+  }
+
+  /**
+   * Resolves when the command is committed. Rejects with its `ApiError`, with `internal` if its group failed, or with
+   * `throttled` if too many are waiting.
+   */
   async submit<C extends Command>(command: C): Promise<Committed<C>> {
     // Loads the topic. One that cannot be loaded fails here, and not for all that would share its group.
     const topic = this.#catalog.find(command.topic);
     if (topic?.damaged && command.kind !== "delete_topic") throw topic.damaged;
     if (this.#closed) throw notStored();
+    if (this.#queue.length >= WAITING_MAX) {
+      this.#refused++;
+      throw new ApiError("throttled", { limit: "max_commands_waiting", max: WAITING_MAX });
+    }
     const { promise, resolve, reject } = Promise.withResolvers<Committed<Command>>();
     this.#queue.push({ command, resolve, reject });
+    this.#waitingPeak = Math.max(this.#waitingPeak, this.#queue.length);
     this.#schedule();
     return promise as Promise<Committed<C>>;
   }
@@ -131,10 +174,8 @@ export class Commits {
     let records = 0;
     let bytes = 0;
     for (const { command } of this.#queue) {
-      if (command.kind === "append") {
-        records += command.records.length;
-        for (const record of command.records) bytes += record.bytes;
-      }
+      records += command.kind === "append" ? command.records.length : 0;
+      bytes += recordBytesOf(command);
       const isFull = records > GROUP_RECORDS_MAX || bytes > GROUP_BYTES_MAX || size === GROUP_COMMANDS_MAX;
       if (size > 0 && isFull) break;
       size++;
@@ -156,10 +197,17 @@ export class Commits {
       return;
     }
     const { group, ms } = done;
+    if (!this.#isEphemeral(pending[0]!.command)) this.#count(pending);
     const waiting = answers.filter((answer) => answer.needsSync);
     if (waiting.length > 0) this.#sync(waiting, ms);
     this.#events.committed(group);
     for (const answer of answers) if (!answer.needsSync) answer.give(ms, 0);
+  }
+
+  #count(pending: readonly Pending[]): void {
+    this.#batches++;
+    this.#entries += pending.length;
+    for (const { command } of pending) this.#bytes += recordBytesOf(command);
   }
 
   /** Carries out one command. */
@@ -232,6 +280,13 @@ export class Commits {
 }
 
 const notStored = (): ApiError => new ApiError("internal", {}, "the change could not be stored");
+
+function recordBytesOf(command: Command): number {
+  if (command.kind !== "append") return 0;
+  let bytes = 0;
+  for (const record of command.records) bytes += record.bytes;
+  return bytes;
+}
 
 /** What an answer reports of its group's cost. */
 function charge(topic: Topic | undefined, appendMs: number, fsyncMs: number) {

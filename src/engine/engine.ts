@@ -3,8 +3,10 @@ import type { Store } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { Catalog, emptied } from "./catalog.ts";
 import { Commits } from "./commit.ts";
+import { type Figures, figuresOf, type TopicFigures } from "./figures.ts";
 import type { EngineLimits, Group } from "./group.ts";
 import { Log } from "./log.ts";
+import { behindPrefix } from "./prefix.ts";
 import { Reclaimer } from "./reclaim.ts";
 import { Topics } from "./topics.ts";
 
@@ -43,6 +45,16 @@ export class Engine implements Disposable {
     this.#reclaimer = new Reclaimer(store, this.#catalog, this.#commits);
     this.topics = new Topics(store, this.#catalog, this.#commits, now);
     this.log = new Log(this.topics, this.#commits, bell, now);
+  }
+
+  get figures(): Figures {
+    const { census } = this.#catalog;
+    return { census, commits: this.#commits.figures, store: this.#store.figures };
+  }
+
+  /** The figures of the first `limit` topics by name. */
+  topicFigures(limit: number): Promise<TopicFigures[]> {
+    return figuresOf(this.#catalog, this.#store.topics.names("", "", behindPrefix(""), limit));
   }
 
   /** Carries out what is waiting, and notes where topics in memory stand. The store stays open. */

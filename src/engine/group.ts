@@ -75,7 +75,8 @@ export class Group {
   /** Throws `throttled` if there is no room for another topic. */
   allowTopic(): void {
     const { topicsMax } = this.#limits;
-    if (topicsMax > 0 && this.catalog.topics >= topicsMax) {
+    const topics = this.catalog.census.topics + this.#created.size - this.#deleted.size;
+    if (topicsMax > 0 && topics >= topicsMax) {
       throw new ApiError("throttled", { limit: "max_topics", max: topicsMax });
     }
   }
@@ -116,7 +117,11 @@ export class Group {
 
   /** The transaction is committed. */
   done(): void {
-    this.catalog.bytes = this.#totalBytes();
+    const { census } = this.catalog;
+    for (const [topic, before] of this.#touched) {
+      if (!this.#created.has(topic)) census.leave(before.config, before.log);
+      if (!topic.deleted) census.enter(topic.config, topic.log);
+    }
   }
 
   /** The transaction was rolled back. */
@@ -133,7 +138,7 @@ export class Group {
   }
 
   #totalBytes(): number {
-    let { bytes } = this.catalog;
+    let { bytes } = this.catalog.census;
     for (const [topic, before] of this.#touched) bytes += bytesOf(topic) - before.log.bytes;
     return bytes;
   }

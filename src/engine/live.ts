@@ -6,7 +6,7 @@
 import { BLOCK_SEQS, blockOf, firstOf, lastOf } from "../store/blocks.ts";
 import type { RecordSize } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
-import { behindPrefix } from "./tags.ts";
+import { behindPrefix } from "./prefix.ts";
 import type { Topic } from "./topic.ts";
 
 const BLOCKS_PAGE = 256;

@@ -15,14 +15,3 @@ export function tagRange(filter: TagFilter): TagRange {
 
 export const inRange = (tag: string, range: TagRange): boolean =>
   range.isPrefix ? tag.startsWith(range.text) : tag === range.text;
-
-/** The first text in code point order that no longer starts with `prefix`. */
-export function behindPrefix(prefix: string): string {
-  const points = Array.from(prefix);
-  for (;;) {
-    const last = points.pop()?.codePointAt(0);
-    if (last === undefined) return "\u{10ffff}";
-    if (last === 0x10ffff) continue;
-    return points.join("") + String.fromCodePoint(last === 0xd7ff ? 0xe000 : last + 1);
-  }
-}

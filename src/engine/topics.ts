@@ -7,10 +7,19 @@ import type { Catalog } from "./catalog.ts";
 import type { Commits } from "./commit.ts";
 import { clamp } from "./config.ts";
 import { decodeCursor, encodeCursor } from "./cursor.ts";
+import { behindPrefix, narrowed } from "./prefix.ts";
 import { effectivePriority } from "./priority.ts";
 import { hasExpired } from "./retention.ts";
-import { behindPrefix } from "./tags.ts";
 import type { Topic } from "./topic.ts";
+
+/** What a list is asked for. `within`: the prefixes that names must have one of; none for any name. */
+export interface TopicQuery {
+  readonly prefix?: string;
+  readonly within?: readonly string[];
+  readonly cursor?: string;
+  readonly pageSize: number;
+  readonly touch: boolean;
+}
 
 export class Topics {
   readonly #store: Store;
@@ -26,7 +35,11 @@ export class Topics {
   }
 
   get count(): number {
-    return this.#catalog.topics;
+    return this.#catalog.census.topics;
+  }
+
+  has(name: string): boolean {
+    return this.#catalog.find(name) !== undefined;
   }
 
   /** Throws `topic_not_found`, or `internal` for a topic that is known to have lost records. */
@@ -84,9 +97,13 @@ export class Topics {
   }
 
   /** One page of topics in byte order of their names. Throws `invalid_request` for a malformed cursor. */
-  async list(prefix: string, cursor: string, pageSize: number, touch: boolean): Promise<TopicList> {
+  async list({ prefix = "", within = [], cursor = "", pageSize, touch }: TopicQuery): Promise<TopicList> {
     const size = clamp(pageSize, 1, PAGE_SIZE_MAX);
-    const names = this.#store.topics.names(decodeCursor(cursor), prefix, behindPrefix(prefix), size + 1);
+    const after = decodeCursor(cursor);
+    const names: string[] = [];
+    for (const start of narrowed(prefix, within)) {
+      names.push(...this.#store.topics.names(after, start, behindPrefix(start), size + 1 - names.length));
+    }
     const page = names.slice(0, size);
     const topics = await Promise.all(page.map((name) => this.#summary(name, touch)));
     const list: TopicList = { topics: topics.filter((topic) => topic !== undefined) };

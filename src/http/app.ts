@@ -2,10 +2,14 @@
 import { Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
 import type { Engine } from "../engine/engine.ts";
+import type { Admission } from "./admission.ts";
+import { begin } from "./call.ts";
+import { compressed } from "./compression.ts";
+import { crossOrigin } from "./cors.ts";
 import { errorReply } from "./errors.ts";
 import { healthRoutes } from "./health.ts";
+import { Metrics, metricsRoutes } from "./metrics.ts";
 import { recordRoutes } from "./records.ts";
-import { arrived } from "./reply.ts";
 import { pathOf } from "./target.ts";
 import { topicRoutes } from "./topics.ts";
 
@@ -14,24 +18,33 @@ const IDLE_TIMEOUT_SECONDS = 60;
 
 export interface AppOptions {
   readonly engine: Engine;
-  readonly bodyBytesMax: number;
+  readonly admission: Admission;
+  /** Origins of web pages that may use the server; `*` is any. */
+  readonly corsOrigins: readonly string[];
+  /** PEM texts. */
+  readonly tls: { readonly cert: string; readonly key: string } | undefined;
   /** Gets what was thrown and is no answer to a client. */
   readonly unexpected: (error: unknown) => void;
 }
 
-export function createApp({ engine, bodyBytesMax, unexpected }: AppOptions) {
-  const app = new Elysia({
-    strictPath: true,
-    serve: {
-      development: false,
-      // Elysia's default would let a second server share the port.
-      reusePort: false,
-      idleTimeout: IDLE_TIMEOUT_SECONDS,
-      // Bodies are bounded where they are read, with the contract's answer.
-      maxRequestBodySize: Number.MAX_SAFE_INTEGER,
-    },
-  })
-    .onRequest(({ request }) => arrived(request))
+type Handle = (request: Request) => Response | Promise<Response>;
+
+export function createApp({ engine, admission, corsOrigins, tls, unexpected }: AppOptions) {
+  const metrics = new Metrics(engine, admission);
+  const serve = {
+    development: false,
+    // Elysia's default would let a second server share the port.
+    reusePort: false,
+    http2: true,
+    idleTimeout: IDLE_TIMEOUT_SECONDS,
+    // Bodies are bounded where they are read, with the contract's answer.
+    maxRequestBodySize: Number.MAX_SAFE_INTEGER,
+    ...(tls && { tls }),
+  };
+  const app = new Elysia({ strictPath: true, serve })
+    .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics))
+    .use(crossOrigin(corsOrigins))
+    .onRequest(({ request }) => admission.admit(request))
     .onError(({ request, error, code }) => {
       if (code !== "NOT_FOUND") return errorReply(request, error, unexpected);
       const allowed = methodsOf(app.routes, pathOf(request.url));
@@ -42,10 +55,29 @@ export function createApp({ engine, bodyBytesMax, unexpected }: AppOptions) {
           });
     })
     .use(healthRoutes(engine.topics))
-    .use(topicRoutes(engine.topics, bodyBytesMax))
-    .use(recordRoutes(engine.log, bodyBytesMax));
+    .use(metricsRoutes(metrics))
+    .use(topicRoutes(engine.topics, admission))
+    .use(recordRoutes(engine.log, engine.topics, admission));
   return app;
 }
+
+/** Counts a request from its arrival until its answer is ready, whatever that is. */
+const accounted =
+  (handle: Handle, admission: Admission, metrics: Metrics): Handle =>
+  async (request) => {
+    const call = begin(request);
+    admission.enter();
+    try {
+      const response = await handle(request);
+      metrics.answered(response.status);
+      if (admission.draining) response.headers.set("connection", "close");
+      // Bun gives every answer a date but those to HEAD.
+      if (request.method === "HEAD") response.headers.set("date", new Date().toUTCString());
+      return await compressed(request, response);
+    } finally {
+      admission.leave(call);
+    }
+  };
 
 /** The methods a path knows; none for an unknown path. */
 function methodsOf(routes: readonly { method: string; path: string }[], path: string): string[] {

@@ -1,7 +1,12 @@
-/** Request bodies: bounded, JSON by content type, valid UTF-8, decoded by their schema. */
+/** Request bodies: bounded, inflated, JSON by content type, valid UTF-8, decoded by their schema. */
+import { pipeline, Readable } from "node:stream";
+import { createGunzip } from "node:zlib";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
+import type { Admission } from "./admission.ts";
+
+const INFLATED_CHUNK_BYTES = 256 * 1024;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -13,12 +18,12 @@ export interface BodyOptions {
 /**
  * A reader of request bodies of one schema.
  *
- * Throws `payload_too_large`, then `unsupported_media_type`, then `invalid_request`.
+ * Throws `payload_too_large`, `throttled`, then `unsupported_media_type`, then `invalid_request`.
  */
 export function bodyReader<T extends TSchema>(schema: T, { optional = false }: BodyOptions = {}) {
   const decode = decoder(schema);
-  return async (request: Request, bytesMax: number): Promise<Static<T>> => {
-    const bytes = await readBytes(request, bytesMax);
+  return async (request: Request, admission: Admission): Promise<Static<T>> => {
+    const bytes = await readBytes(request, admission);
     if (optional && bytes.length === 0) return decode("{}");
     if (!request.headers.get("content-type")?.startsWith("application/json")) {
       throw new ApiError("unsupported_media_type", {});
@@ -35,20 +40,41 @@ function toText(bytes: Uint8Array): string {
   }
 }
 
-async function readBytes(request: Request, bytesMax: number): Promise<Uint8Array> {
+async function readBytes(request: Request, admission: Admission): Promise<Uint8Array> {
   const length = request.headers.get("content-length");
-  if (length === null) return readChunks(request, bytesMax);
-  if (Number(length) > bytesMax) throw new ApiError("payload_too_large", {});
+  if (length !== null) admission.allowBody(Number(length));
+  const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
+  if (coding === "gzip" || coding === "x-gzip") return inflated(request, admission);
+  if (coding !== "" && coding !== "identity") {
+    throw new ApiError("unsupported_media_type", {}, "the content encoding must be gzip or identity");
+  }
+  if (length === null) return readChunks(request.body ?? [], request, admission);
+  admission.holdBody(request, Number(length));
   return request.bytes();
 }
 
-/** A body without a length is given up as soon as it is too long. */
-async function readChunks(request: Request, bytesMax: number): Promise<Uint8Array> {
+async function inflated(request: Request, admission: Admission): Promise<Uint8Array> {
+  if (request.body === null) return new Uint8Array();
+  const gunzip = createGunzip({ chunkSize: INFLATED_CHUNK_BYTES });
+  // What goes wrong on the way ends the iteration below.
+  pipeline(Readable.fromWeb(request.body as never), gunzip, () => {});
+  try {
+    return await readChunks(gunzip, request, admission);
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    throw invalid("the body is not valid gzip");
+  }
+}
+
+/** A body of unknown length is given up as soon as it is too long. */
+async function readChunks(
+  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  request: Request,
+  admission: Admission,
+): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
-  let length = 0;
-  for await (const chunk of request.body ?? []) {
-    length += chunk.length;
-    if (length > bytesMax) throw new ApiError("payload_too_large", {});
+  for await (const chunk of source) {
+    admission.holdBody(request, chunk.length);
     chunks.push(chunk);
   }
   return Buffer.concat(chunks);

@@ -20,7 +20,8 @@ export function errorReply(
 }
 
 function extraHeaders({ status }: ApiError): Record<string, string> {
-  if (status === 429) return { "retry-after": RETRY_AFTER_SECONDS };
+  if (status === 401) return { "www-authenticate": "Bearer" };
+  if (status === 429 || status === 503) return { "retry-after": RETRY_AFTER_SECONDS };
   // The rest of such a body is not worth receiving.
   return status === 413 ? { connection: "close" } : {};
 }

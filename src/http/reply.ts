@@ -1,18 +1,9 @@
 /** Answers: JSON, each with its `performance` block. */
 
+import { callOf } from "./call.ts";
+
 /** Times in ms with fractions, and counts. */
 export type Performance = Record<string, number>;
-
-/** When each request being handled arrived. */
-const arrivals = new WeakMap<Request, number>();
-
-export const arrived = (request: Request): void => {
-  arrivals.set(request, performance.now());
-};
-
-/** Ms since the request arrived. */
-const elapsedMs = (request: Request): number =>
-  performance.now() - (arrivals.get(request) ?? performance.now());
 
 export interface ReplyOptions {
   readonly status?: number;
@@ -29,7 +20,10 @@ export function reply(request: Request, body: object, options: ReplyOptions = {}
 /** `json` is a JSON object with at least one member. */
 export function replyText(request: Request, json: string, options: ReplyOptions = {}): Response {
   const { status = 200, headers, performance: measured, waitedMs = 0 } = options;
-  const block = JSON.stringify({ server_total_ms: elapsedMs(request) - waitedMs, ...measured });
+  const block = JSON.stringify({
+    server_total_ms: performance.now() - callOf(request).arrivedAt - waitedMs,
+    ...measured,
+  });
   return new Response(`${json.slice(0, -1)},"performance":${block}}`, {
     status,
     headers: { "content-type": "application/json", ...headers },

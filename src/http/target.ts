@@ -11,7 +11,10 @@ export function pathOf(url: string): string {
   return query < 0 ? url.slice(start) : url.slice(start, query);
 }
 
-/** The name in the third segment of `/v0/<kind>/<name>...`, percent-decoded once. A stray `%` stays as it is. */
+/**
+ * The name in the third segment of `/v0/<kind>/<name>...`, percent-decoded once; "" if there is none. A stray `%`
+ * stays as it is.
+ */
 export function nameIn(request: Request): string {
   const segment = pathOf(request.url).split("/", 4)[3] ?? "";
   if (!segment.includes("%")) return segment;
@@ -34,8 +37,12 @@ export class Query {
     this.#parameters = start < 0 ? undefined : new URLSearchParams(url.slice(start + 1));
   }
 
+  all(name: string): string[] {
+    return this.#parameters?.getAll(name) ?? [];
+  }
+
   text(name: string, otherwise: string): string {
-    return this.#parameters?.getAll(name).at(-1) ?? otherwise;
+    return this.all(name).at(-1) ?? otherwise;
   }
 
   flag(name: string, otherwise: boolean): boolean {

@@ -31,6 +31,8 @@ export class Checkpoints implements Disposable {
   #busy = false;
   #timer: Timer | undefined;
   #closed = false;
+  /** How often the log has started over. */
+  restarts = 0;
 
   constructor(db: Database, path: string, script: URL, events: CheckpointEvents) {
     this.#db = db;
@@ -81,6 +83,7 @@ export class Checkpoints implements Disposable {
   #restart(): void {
     try {
       this.#db.run("PRAGMA wal_checkpoint(RESTART)");
+      this.restarts++;
     } catch (error) {
       this.#events.delayed(String(error));
       this.#dirty = true;

@@ -76,7 +76,7 @@ export class Logs {
     );
     this.#get = db.prepare(`SELECT checksum, ${columns} FROM ${table} WHERE slot = ?`);
     this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ?`);
-    this.#sums = db.prepare(`SELECT ifnull(sum(bytes), 0) FROM ${table}`);
+    this.#sums = db.prepare(`SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM ${table}`);
     this.#unreclaimed = db.prepare(`SELECT slot FROM ${table} WHERE reclaimed_seq < earliest_seq - 1`);
   }
 
@@ -98,10 +98,10 @@ export class Logs {
     this.#delete.run(slot);
   }
 
-  /** Record bytes of all topics. */
-  totalBytes(): number {
-    const [[bytes]] = this.#sums.values() as [[number]];
-    return bytes;
+  /** Live records of all topics, and what they count for. */
+  sums(): { count: number; bytes: number } {
+    const [[count, bytes]] = this.#sums.values() as [[number, number]];
+    return { count, bytes };
   }
 
   /** Slots that still hold rows below their first live record. */

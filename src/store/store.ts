@@ -13,7 +13,7 @@ import { DirectoryLock } from "./lock.ts";
 import { Logs } from "./logs.ts";
 import { moveRows } from "./move.ts";
 import { Records } from "./records.ts";
-import { Syncs } from "./syncs.ts";
+import { noSyncs, type SyncFigures, Syncs } from "./syncs.ts";
 import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
 import { walDamage } from "./wal.ts";
@@ -21,6 +21,15 @@ import { walDamage } from "./wal.ts";
 /** So long, and so often, the last checkpoint is tried while another one or a reader is in its way. */
 const LAST_CHECKPOINT_MS = 10_000;
 const LAST_CHECKPOINT_RETRY_MS = 5;
+
+/** How the write-ahead log is doing, since the start. */
+export interface StoreFigures {
+  readonly syncs: SyncFigures;
+  /** The size of its file. */
+  readonly walBytes: number;
+  /** How often it has started over. */
+  readonly walRestarts: number;
+}
 
 /** The tables that logs of one schema live in. */
 export class Shelf {
@@ -118,6 +127,14 @@ export class Store implements Disposable {
   /** Resolves when everything committed before is on the device. */
   sync(): Promise<void> {
     return this.#syncs?.sync() ?? Promise.resolve();
+  }
+
+  get figures(): StoreFigures {
+    return {
+      syncs: this.#syncs?.figures ?? noSyncs,
+      walBytes: this.#syncs?.fileBytes ?? 0,
+      walRestarts: this.#checkpoints?.restarts ?? 0,
+    };
   }
 
   /** Moves all rows of a slot from one schema to the other. */

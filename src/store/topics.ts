@@ -1,5 +1,6 @@
 /** Names, settings and storage slots of topics; and the slots of deleted ones until they can be used again. */
 import type { Database, Statement } from "bun:sqlite";
+import type { Durability, TopicType } from "../contract/topics.ts";
 import { SLOT_MAX } from "./records.ts";
 
 export interface TopicRow {
@@ -10,13 +11,19 @@ export interface TopicRow {
   readonly config: string | undefined;
 }
 
+export interface TopicKind {
+  readonly type: TopicType;
+  readonly durability: Durability;
+  readonly topics: number;
+}
+
 const columns = "slot, epoch, name, config, checksum";
 
 export class Topics {
   readonly #get: Statement;
   readonly #getSlot: Statement;
   readonly #names: Statement;
-  readonly #count: Statement;
+  readonly #kinds: Statement;
   readonly #insert: Statement;
   readonly #configure: Statement;
   readonly #delete: Statement;
@@ -38,7 +45,11 @@ export class Topics {
     this.#names = db.prepare(
       "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
     );
-    this.#count = db.prepare("SELECT count(*) FROM topics");
+    this.#kinds = db.prepare(`
+      SELECT ifnull(config ->> 'type', 'log') AS type, ifnull(config ->> 'durability', 'disk') AS durability, count(*)
+      FROM (SELECT iif(json_valid(config), config, '{}') AS config FROM topics)
+      GROUP BY type, durability
+    `);
     this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?, ?)`);
     this.#configure = db.prepare("UPDATE topics SET config = ?2, checksum = ?3 WHERE slot = ?1");
     this.#delete = db.prepare("DELETE FROM topics WHERE slot = ?");
@@ -70,9 +81,10 @@ export class Topics {
     return (this.#names.values(after, from, to, limit) as [string][]).map(([name]) => name);
   }
 
-  count(): number {
-    const [[count]] = this.#count.values() as [[number]];
-    return count;
+  /** How many topics there are of each kind. One whose settings are damaged has the default ones. */
+  kinds(): TopicKind[] {
+    const rows = this.#kinds.values() as [TopicType, Durability, number][];
+    return rows.map(([type, durability, topics]) => ({ type, durability, topics }));
   }
 
   /** Adds a topic under a new epoch. */

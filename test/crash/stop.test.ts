@@ -51,7 +51,7 @@ describe("a stop", () => {
     const stopping = server.stop();
     await until(
       async () => server.output(),
-      (output) => output.includes("stopping"),
+      (output) => output.includes("signal received"),
     );
     // Long enough for a stop that does not wait to be over.
     await Promise.race([stopping, Bun.sleep(500)]);

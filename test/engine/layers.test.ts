@@ -18,7 +18,17 @@ const packages: Record<string, readonly string[]> = {
   contract: ["@sinclair/typebox"],
   store: ["bun:sqlite", "node:fs", "node:path", "node:util"],
   engine: ["lru-cache"],
-  http: ["elysia", "@sinclair/typebox"],
+  http: [
+    "elysia",
+    "@elysiajs/cors",
+    "@elysiajs/swagger",
+    "@sinclair/typebox",
+    "prom-client",
+    "node:crypto",
+    "node:stream",
+    "node:util",
+    "node:zlib",
+  ],
 };
 
 const files = [...new Glob("*/**/*.ts").scanSync(src)].filter((file) => !file.endsWith(".d.ts"));

@@ -33,7 +33,7 @@ describe("a group that deletes a topic and makes it again", () => {
     await append(engine, "other", records(1));
     const seen = async () => ({
       state: await engine.topics.state("t", false),
-      list: await engine.topics.list("", "", 100, false),
+      list: await engine.topics.list({ pageSize: 100, touch: false }),
       page: await diff(engine, "t"),
       topics: engine.topics.count,
     });

@@ -16,8 +16,8 @@ async function write({ engine }: TestEngine) {
     diff: diff(engine, "synced"),
     poll: diff(engine, "synced", { from_seq: 1, wait_ms: 20_000 }),
     state: engine.topics.state("synced", true),
-    list: engine.topics.list("", "", 100, true),
-    "list by prefix": engine.topics.list("syn", "", 100, false),
+    list: engine.topics.list({ pageSize: 100, touch: true }),
+    "list by prefix": engine.topics.list({ prefix: "syn", pageSize: 100, touch: false }),
   };
 }
 
@@ -67,7 +67,7 @@ describe("a write to an fsync topic", () => {
         poll,
         diff(engine, "plain"),
         engine.topics.state("plain", true),
-        engine.topics.list("plain", "", 100, true),
+        engine.topics.list({ prefix: "plain", pageSize: 100, touch: true }),
         engine.log.delete("plain", { match: "old" }),
       ]),
     );

@@ -64,7 +64,7 @@ class Machine implements Disposable {
   }
 
   get bytes(): number {
-    return this.#catalog.bytes;
+    return this.#catalog.census.bytes;
   }
 
   [Symbol.dispose](): void {

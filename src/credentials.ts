@@ -1,0 +1,31 @@
+/** Secrets that lie in files: API keys, and the certificate for TLS. */
+import { readFileSync } from "node:fs";
+import type { Config } from "./config.ts";
+import type { KeySource } from "./http/keys.ts";
+
+/** The texts that hold API keys. Throws if the file is unreadable or holds none. */
+export function keySources({ apiKeys, apiKeysFile }: Config): KeySource[] {
+  const variable = { name: "TOPICS_API_KEYS", text: apiKeys };
+  if (apiKeysFile === "") return [variable];
+  const text = readSecret(apiKeysFile);
+  // An empty file must not open the server to everybody.
+  if (!/^[ \t]*[^#\s,]/m.test(text)) throw new Error(`Cannot use the keys in ${apiKeysFile}: it holds none`);
+  return [variable, { name: apiKeysFile, text }];
+}
+
+/** Certificate and key, both in PEM; undefined for plain HTTP. Throws if one is missing or unreadable. */
+export function tlsFrom({ tlsCertFile, tlsKeyFile }: Config): { cert: string; key: string } | undefined {
+  if (tlsCertFile === "" && tlsKeyFile === "") return undefined;
+  if (tlsCertFile === "" || tlsKeyFile === "") {
+    throw new Error("Cannot use TLS: TOPICS_TLS_CERT_FILE and TOPICS_TLS_KEY_FILE are needed together");
+  }
+  return { cert: readSecret(tlsCertFile), key: readSecret(tlsKeyFile) };
+}
+
+function readSecret(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw new Error(`Cannot read ${path}: ${(error as Error).message}`, { cause: error });
+  }
+}

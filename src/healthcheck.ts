@@ -1,0 +1,24 @@
+/** Asks the server at the configured address whether it is up. */
+import { isIPv6 } from "node:net";
+import type { Config } from "./config.ts";
+
+const TIMEOUT_MS = 5000;
+
+/** Listening there means every address; asking is done at this one. */
+const REACHED_AT: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+
+/** Throws, saying why, if the server is not up. */
+export async function checkHealth(config: Config): Promise<void> {
+  const host = REACHED_AT[config.host] ?? config.host;
+  const scheme = config.tlsCertFile === "" ? "http" : "https";
+  const url = `${scheme}://${isIPv6(host) ? `[${host}]` : host}:${config.port}/v0/health`;
+  const response = await fetch(url, {
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+    // Whether it is up is asked, not who it is.
+    tls: { rejectUnauthorized: false },
+  });
+  // Who asks for a key is up.
+  if (!response.ok && !(config.probeAuth && response.status === 401)) {
+    throw new Error(`${url} answers ${response.status}`);
+  }
+}

@@ -1,0 +1,30 @@
+/** What a caller may do: the scopes a route asks for, and the names its key is restricted to. */
+import { Elysia } from "elysia";
+import { ApiError } from "../contract/errors.ts";
+import { callOf } from "./call.ts";
+import { anybody, type Scope } from "./keys.ts";
+import { nameIn } from "./target.ts";
+
+/** Gives routes the option `scope`. A name in the path is checked as well. */
+export const access = new Elysia({ name: "access" }).macro({
+  scope: (scope: Scope) => ({
+    beforeHandle: ({ request }: { request: Request }) => authorize(request, scope),
+  }),
+});
+
+/** Throws `forbidden`. */
+function authorize(request: Request, scope: Scope): void {
+  const { caller } = callOf(request);
+  if (caller === anybody) return;
+  if (!caller.may(scope)) {
+    throw new ApiError("forbidden", {}, "the API key lacks the scope that this operation needs");
+  }
+  if (caller.prefixes.length === 0) return;
+  const name = nameIn(request);
+  if (name !== "" && !caller.mayName(name)) throw new ApiError("forbidden", {});
+}
+
+/** Checks a name that the body of a request holds. Throws `forbidden`. */
+export function authorizeName(request: Request, topic: string): void {
+  if (!callOf(request).caller.mayName(topic)) throw new ApiError("forbidden", { topic });
+}

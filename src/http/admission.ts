@@ -1,0 +1,135 @@
+/**
+ * Who is let in, and how much at a time: keys first, then the limits on what one key and all together may hold.
+ * Decided before a request is routed and before its body is read.
+ */
+import { ApiError } from "../contract/errors.ts";
+import { type Call, callOf } from "./call.ts";
+import type { Caller, Keys } from "./keys.ts";
+import { pathOf, Query } from "./target.ts";
+
+export interface AdmissionLimits {
+  /** Requests that one key may have running. 0 is no limit. */
+  readonly requestsPerKeyMax: number;
+  /** Bytes of one body, after inflating. */
+  readonly bodyBytesMax: number;
+  /** Bytes of all bodies together. 0 is no limit. */
+  readonly bodyBytesInFlightMax: number;
+}
+
+export interface AdmissionOptions {
+  readonly keys: Keys;
+  readonly limits: AdmissionLimits;
+  /** Whether health and readiness need a key, too. */
+  readonly probeAuth: boolean;
+}
+
+const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
+/** Holds no data. A browser opens it before it can present a key. */
+const DOCUMENTATION = /^\/swagger(?:\/|$)/;
+/** Streams that a browser opens, which cannot send headers there. */
+const TOKEN_PATHS = /^\/v0\/(?:watch\/[^/]+|topics\/[^/]+\/(work))$/;
+const BEARER = /^bearer(?:[ \t]+(.*))?$/i;
+
+export class Admission {
+  readonly #keys: Keys;
+  readonly #limits: AdmissionLimits;
+  readonly #probeAuth: boolean;
+  #draining = false;
+  #requests = 0;
+  #bodyBytes = 0;
+
+  constructor({ keys, limits, probeAuth }: AdmissionOptions) {
+    this.#keys = keys;
+    this.#limits = limits;
+    this.#probeAuth = probeAuth;
+  }
+
+  /** Requests that run, and bytes of bodies that they hold. */
+  get load(): { readonly requests: number; readonly bodyBytes: number } {
+    return { requests: this.#requests, bodyBytes: this.#bodyBytes };
+  }
+
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  /** No further request is let in. */
+  drain(): void {
+    this.#draining = true;
+  }
+
+  /** To be undone by `leave`. */
+  enter(): void {
+    this.#requests++;
+  }
+
+  /** Throws `shutting_down`, `unauthorized`, `throttled`. */
+  admit(request: Request): void {
+    if (this.#draining) throw new ApiError("shutting_down", {});
+    if (this.#keys.count === 0 || this.#isOpen(pathOf(request.url))) return;
+    const caller = this.#callerOf(request);
+    if (caller === undefined) throw new ApiError("unauthorized", {});
+    const max = this.#limits.requestsPerKeyMax;
+    if (max > 0 && caller.usage.requests >= max) {
+      throw new ApiError("throttled", { limit: "max_inflight_per_key", max });
+    }
+    const call = callOf(request);
+    call.caller = caller;
+    call.admitted = true;
+    caller.usage.requests++;
+  }
+
+  leave({ caller, admitted, bodyBytes }: Call): void {
+    this.#requests--;
+    this.#bodyBytes -= bodyBytes;
+    caller.usage.bodyBytes -= bodyBytes;
+    if (admitted) caller.usage.requests--;
+  }
+
+  /** Throws `payload_too_large` for a body of that many bytes. */
+  allowBody(bytes: number): void {
+    if (bytes > this.#limits.bodyBytesMax) throw new ApiError("payload_too_large", {});
+  }
+
+  /**
+   * Lets a request hold `bytes` more of its body. What is alone is always let in, and one key leaves half to others.
+   *
+   * Throws `payload_too_large`, `throttled`.
+   */
+  holdBody(request: Request, bytes: number): void {
+    const call = callOf(request);
+    const { bodyBytesInFlightMax: max } = this.#limits;
+    this.allowBody(call.bodyBytes + bytes);
+    const { usage } = call.caller;
+    const isFull = (held: number, most: number) => most > 0 && held > call.bodyBytes && held + bytes > most;
+    if (isFull(this.#bodyBytes, max) || (call.admitted && isFull(usage.bodyBytes, max / 2))) {
+      throw new ApiError("throttled", { limit: "max_body_bytes_in_flight", max });
+    }
+    call.bodyBytes += bytes;
+    usage.bodyBytes += bytes;
+    this.#bodyBytes += bytes;
+  }
+
+  #isOpen(path: string): boolean {
+    return (!this.#probeAuth && PROBES.has(path)) || DOCUMENTATION.test(path);
+  }
+
+  #callerOf(request: Request): Caller | undefined {
+    const secret = presented(request);
+    return secret && this.#keys.holderOf(secret);
+  }
+}
+
+/** The bytes of the secret that a request shows, if any. */
+function presented(request: Request): Uint8Array | undefined {
+  const bearer = BEARER.exec(request.headers.get("authorization") ?? "");
+  // Header values are bytes, one a character.
+  if (bearer) return bytesOf(bearer[1]?.trim(), "latin1");
+  const path = TOKEN_PATHS.exec(pathOf(request.url));
+  if (path === null || !/^(?:GET|HEAD)$/.test(request.method)) return undefined;
+  const tokens = new Query(request.url).all("token");
+  return bytesOf(tokens.at(path[1] === "work" ? 0 : -1), "utf8");
+}
+
+const bytesOf = (secret: string | undefined, encoding: "latin1" | "utf8"): Uint8Array | undefined =>
+  secret ? Buffer.from(secret, encoding) : undefined;

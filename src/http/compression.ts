@@ -1,0 +1,38 @@
+/** Answers in gzip, for clients that ask for it and answers that are worth it. */
+import { promisify } from "node:util";
+import { constants, gzip } from "node:zlib";
+
+const BYTES_MIN = 1024;
+
+// In the thread pool, so that a large answer keeps nobody waiting.
+const deflate = promisify(gzip);
+
+/** The answer as it is sent. Streams are never compressed. */
+export async function compressed(request: Request, response: Response): Promise<Response> {
+  if (!accepts(request.headers.get("accept-encoding"))) return response;
+  if (!isText(response) || response.headers.has("content-encoding")) return response;
+  const bytes = await response.bytes();
+  const { status } = response;
+  const headers = new Headers(response.headers);
+  if (bytes.length < BYTES_MIN) return new Response(bytes, { status, headers });
+  headers.set("content-encoding", "gzip");
+  headers.append("vary", "accept-encoding");
+  const packed = await deflate(bytes, { level: constants.Z_BEST_SPEED });
+  return new Response(packed, { status, headers });
+}
+
+/** Whether `gzip` or `*` is named with a weight above 0. */
+function accepts(header: string | null): boolean {
+  if (!header) return false;
+  const weights = new Map(
+    header.split(",").map((item) => {
+      const [coding = "", ...parameters] = item.split(";").map((part) => part.trim().toLowerCase());
+      const weight = parameters.find((parameter) => parameter.startsWith("q="))?.slice(2);
+      return [coding, Number(weight ?? 1)];
+    }),
+  );
+  return (weights.get("gzip") ?? weights.get("*") ?? 0) > 0;
+}
+
+const isText = ({ headers }: Response): boolean =>
+  /^(?:application\/json|text\/plain)/.test(headers.get("content-type") ?? "");

@@ -1,0 +1,114 @@
+/** `GET /v0/metrics`: what the server is doing, for Prometheus as text and for scripts as JSON. */
+import { Elysia } from "elysia";
+import type { Registry } from "prom-client";
+import type { Engine } from "../engine/engine.ts";
+import type { Figures, TopicFigures } from "../engine/figures.ts";
+import { access } from "./access.ts";
+import type { Admission } from "./admission.ts";
+import { reply } from "./reply.ts";
+import { registryOf } from "./series.ts";
+
+/** So many topics have series of their own, in the order of their names. */
+const TOPICS_MAX = 1000;
+
+/** Everything that is shown, read at one moment. */
+export interface Observed extends Figures {
+  readonly topics: readonly TopicFigures[];
+  readonly routers: number;
+  readonly leases: number;
+  readonly streams: number;
+  readonly sessions: number;
+  readonly ready: boolean;
+  readonly uptimeMs: number;
+  readonly load: Admission["load"];
+  readonly responses: readonly (readonly [status: string, count: number])[];
+}
+
+export class Metrics {
+  readonly #engine: Engine;
+  readonly #admission: Admission;
+  readonly #started = performance.now();
+  readonly #responses = new Map<number, number>();
+  readonly #registry: Registry;
+  #shown: Observed;
+
+  constructor(engine: Engine, admission: Admission) {
+    this.#engine = engine;
+    this.#admission = admission;
+    this.#shown = this.observed([]);
+    this.#registry = registryOf(() => this.#shown);
+  }
+
+  /** Counts an answer. */
+  answered(status: number): void {
+    this.#responses.set(status, (this.#responses.get(status) ?? 0) + 1);
+  }
+
+  /** The text format. */
+  async text(): Promise<string> {
+    this.#shown = this.observed(await this.#engine.topicFigures(TOPICS_MAX));
+    // Reads every value before it returns, so that scrapes at the same time do not mix.
+    return this.#registry.metrics();
+  }
+
+  observed(topics: readonly TopicFigures[]): Observed {
+    return {
+      ...this.#engine.figures,
+      topics,
+      routers: 0,
+      leases: 0,
+      streams: 0,
+      sessions: 0,
+      ready: !this.#admission.draining,
+      uptimeMs: performance.now() - this.#started,
+      load: this.#admission.load,
+      responses: [...this.#responses].map(([status, count]) => [String(status), count]),
+    };
+  }
+}
+
+export function metricsRoutes(metrics: Metrics) {
+  const answer = async ({ request }: { request: Request }) => {
+    if (request.headers.get("accept")?.includes("application/json"))
+      return reply(request, toJson(metrics.observed([])));
+    return new Response(await metrics.text(), { headers: { "content-type": "text/plain; version=0.0.4" } });
+  };
+  return new Elysia({ name: "metrics" })
+    .use(access)
+    .get("/v0/metrics", answer, { scope: "read" })
+    .head("/v0/metrics", answer, { scope: "read" });
+}
+
+function toJson({ census, commits, store, ...other }: Observed): object {
+  const { byDurability } = census;
+  return {
+    bytes_live: census.bytes,
+    queue_leases_in_flight: other.leases,
+    queue_topics: census.queues,
+    ready: other.ready,
+    records_live: census.records,
+    replay_progress: 1,
+    routers: other.routers,
+    sse_connections: other.streams,
+    topics: census.topics,
+    topics_disk: byDurability.disk,
+    topics_ephemeral: byDurability.ephemeral,
+    topics_fsync: byDurability.fsync,
+    topics_memory: byDurability.memory,
+    uptime_ms: Math.floor(other.uptimeMs),
+    wal: {
+      batches: commits.batches,
+      bytes_written: commits.bytes,
+      frames: commits.entries,
+      fsync_count: store.syncs.count,
+      fsync_micros_total: Math.round(store.syncs.micros),
+      fsyncs: store.syncs.count,
+      queue_depth: commits.waiting,
+      queue_depth_peak: commits.waitingPeak,
+      read_only: Number(commits.broken),
+      rotations: store.walRestarts,
+      submit_full_total: commits.refused,
+    },
+    watch_sessions: other.sessions,
+  };
+}

@@ -1,0 +1,176 @@
+/**
+ * The metrics as Prometheus knows them: one row each. Values are read when somebody asks, so that the work of the
+ * server only bumps plain numbers.
+ *
+ * https://prometheus.io/docs/instrumenting/exposition_formats/
+ */
+import { Counter, Gauge, type Metric, Registry } from "prom-client";
+import { SYNC_BUCKETS_US } from "../contract/limits.ts";
+import type { Observed } from "./metrics.ts";
+
+/** One value, or one for each label. */
+type Value = number | readonly (readonly [label: string, value: number])[];
+
+interface Series {
+  readonly name: string;
+  readonly type: "gauge" | "counter";
+  readonly help: string;
+  /** The label of series that have one. */
+  readonly label?: string;
+  readonly value: (observed: Observed) => Value;
+}
+
+const gauge = (name: string, help: string, value: Series["value"], label?: string): Series => ({
+  name,
+  type: "gauge",
+  help,
+  value,
+  ...(label && { label }),
+});
+
+const counter = (name: string, help: string, value: Series["value"], label?: string): Series => ({
+  ...gauge(name, help, value, label),
+  type: "counter",
+});
+
+/** A gauge with a series for each of the first topics by name. */
+const perTopic = (name: string, help: string, value: (topic: Observed["topics"][number]) => number): Series =>
+  gauge(name, help, ({ topics }) => topics.map((topic) => [topic.topic, value(topic)]), "topic");
+
+/** The same for queues only. */
+const perQueue = (name: string, help: string, value: (topic: Observed["topics"][number]) => number): Series =>
+  gauge(
+    name,
+    help,
+    ({ topics }) => topics.filter((topic) => topic.isQueue).map((topic) => [topic.topic, value(topic)]),
+    "topic",
+  );
+
+const table: readonly Series[] = [
+  gauge("topics_topics", "Topics.", ({ census }) => census.topics),
+  gauge(
+    "topics_topics_by_class",
+    "Topics by durability class.",
+    ({ census }) => Object.entries(census.byDurability),
+    "class",
+  ),
+  gauge("topics_routers", "Routers.", ({ routers }) => routers),
+  gauge("topics_records_live", "Live records of all topics.", ({ census }) => census.records),
+  gauge("topics_bytes_live", "Bytes of all live records.", ({ census }) => census.bytes),
+  perTopic("topics_topic_head_seq", "Newest seq of a topic.", (topic) => topic.head),
+  perTopic("topics_topic_earliest_seq", "First live seq of a topic.", (topic) => topic.earliest),
+  perTopic("topics_topic_records_live", "Live records of a topic.", (topic) => topic.records),
+  perTopic("topics_topic_bytes_live", "Bytes of a topic's live records.", (topic) => topic.bytes),
+  perQueue("topics_topic_queue_ready", "Jobs of a queue that could be claimed.", (topic) => topic.records),
+  perQueue("topics_topic_queue_in_flight", "Jobs of a queue that are leased.", () => 0),
+  gauge(
+    "topics_topic_metrics_truncated",
+    "1 if only the first 1000 topics by name have series of their own.",
+    ({ census, topics }) => Number(census.topics > topics.length),
+  ),
+  gauge("topics_queue_topics", "Topics of type queue.", ({ census }) => census.queues),
+  gauge("topics_queue_leases_in_flight", "Leases that have not expired.", ({ leases }) => leases),
+  gauge("topics_sse_connections", "Open streams: watch, work, WebSocket.", ({ streams }) => streams),
+  gauge("topics_watch_sessions", "Watch sessions.", ({ sessions }) => sessions),
+  gauge("topics_ready", "1 if the server takes requests.", ({ ready }) => Number(ready)),
+  gauge("topics_recovery_progress", "How much is recovered, 0 to 1.", () => 1),
+  counter("topics_uptime_ms", "Milliseconds since the start.", ({ uptimeMs }) => Math.floor(uptimeMs)),
+  counter("topics_uptime_seconds", "Seconds since the start.", ({ uptimeMs }) => uptimeMs / 1000),
+  counter("topics_wal_frames_total", "Changes committed to disk.", ({ commits }) => commits.entries),
+  counter("topics_wal_batches_total", "Transactions they shared.", ({ commits }) => commits.batches),
+  counter("topics_wal_fsyncs_total", "Syncs of the write-ahead log.", ({ store }) => store.syncs.count),
+  counter(
+    "topics_wal_bytes_written_total",
+    "Record bytes committed to disk.",
+    ({ commits }) => commits.bytes,
+  ),
+  counter(
+    "topics_wal_rotations_total",
+    "Starts over of the write-ahead log.",
+    ({ store }) => store.walRestarts,
+  ),
+  gauge("topics_wal_size_bytes", "Size of the write-ahead log's file.", ({ store }) => store.walBytes),
+  gauge("topics_wal_queue_depth", "Changes accepted and not committed.", ({ commits }) => commits.waiting),
+  gauge("topics_wal_queue_depth_peak", "The most there ever were.", ({ commits }) => commits.waitingPeak),
+  counter(
+    "topics_wal_submit_full_total",
+    "Changes refused since too many waited.",
+    ({ commits }) => commits.refused,
+  ),
+  gauge("topics_wal_read_only", "1 after the medium has failed.", ({ commits }) => Number(commits.broken)),
+  counter("topics_http_responses_total", "Answers by status.", ({ responses }) => responses, "status"),
+  gauge("topics_requests_in_flight", "Requests that run.", ({ load }) => load.requests),
+  gauge("topics_request_body_bytes_in_flight", "Bytes of their bodies.", ({ load }) => load.bodyBytes),
+  gauge("process_resident_memory_bytes", "Resident memory size in bytes.", () => process.memoryUsage.rss()),
+  counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1_000_000;
+  }),
+  gauge(
+    "process_start_time_seconds",
+    "Start time of the process since unix epoch in seconds.",
+    () => performance.timeOrigin / 1000,
+  ),
+];
+
+/** A registry that asks `observe` for what it shows. */
+export function registryOf(observe: () => Observed): Registry {
+  const registry = new Registry();
+  for (const series of table) registry.registerMetric(metricOf(series, observe));
+  for (const [unit, perMicro] of [
+    ["us", 1],
+    ["seconds", 1e-6],
+  ] as const) {
+    registry.registerMetric(syncLatency(unit, perMicro, observe));
+  }
+  return registry;
+}
+
+function metricOf({ name, type, help, label, value }: Series, observe: () => Observed): Metric {
+  const show = (metric: { reset(): void; inc(labels: object, value: number): void }) => {
+    metric.reset();
+    const shown = value(observe());
+    if (typeof shown === "number") metric.inc({}, shown);
+    else for (const [text, number] of shown) metric.inc({ [label!]: text }, number);
+  };
+  const options = { name, help, labelNames: label === undefined ? [] : [label], registers: [] };
+  return type === "gauge"
+    ? new Gauge({
+        ...options,
+        collect() {
+          show(this);
+        },
+      })
+    : new Counter({
+        ...options,
+        collect() {
+          show(this);
+        },
+      });
+}
+
+/** A histogram of counts that were taken elsewhere, which the library's own cannot show. */
+function syncLatency(unit: string, perMicro: number, observe: () => Observed): Metric {
+  const name = `topics_wal_fsync_latency_${unit}`;
+  const get = async () => {
+    const { count, micros, buckets } = observe().store.syncs;
+    let below = 0;
+    const values = buckets.map((number, i) => {
+      below += number;
+      const bound = SYNC_BUCKETS_US[i];
+      const le = bound === undefined ? "+Inf" : Number((bound * perMicro).toPrecision(6));
+      return { metricName: `${name}_bucket`, labels: { le }, value: below };
+    });
+    return {
+      name,
+      help: "What a sync of the write-ahead log took.",
+      type: "histogram",
+      values: [
+        ...values,
+        { metricName: `${name}_sum`, labels: {}, value: micros * perMicro },
+        { metricName: `${name}_count`, labels: {}, value: count },
+      ],
+    };
+  };
+  return { name, get } as unknown as Metric;
+}
