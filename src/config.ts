@@ -41,15 +41,17 @@ const boolean = (options: Options<boolean>): Setting<boolean> => ({
   parse: (text) => text === "1" || text === "true",
 });
 
-const LOG_LEVELS = ["trace", "debug", "info", "warn", "error"];
+const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "off"];
 
-/** `level`, or a list of `level` and `target=level` as the variable's name has it; only the target `topics` exists. */
+/** `level`, or a list of `level` and `target=level`: what is said of the target `topics`, else of all. */
 function logLevel(text: string): string | undefined {
-  const levels = text
-    .toLowerCase()
-    .split(",")
-    .map((part) => part.trim().replace(/^topics=/, ""));
-  return levels.findLast((level) => LOG_LEVELS.includes(level));
+  const parts = text.toLowerCase().split(",");
+  const levels = (prefix: string) =>
+    parts
+      .map((part) => part.trim())
+      .flatMap((part) => (part.startsWith(prefix) ? part.slice(prefix.length) : []));
+  const isLevel = (level: string) => LOG_LEVELS.includes(level);
+  return levels("topics=").findLast(isLevel) ?? levels("").findLast(isLevel);
 }
 
 /** Every setting there is, in the order in which people are told of them. */

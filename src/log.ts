@@ -6,7 +6,7 @@ export type Logger = pino.Logger;
 
 export function createLogger(level: string): Logger {
   const options = {
-    level,
+    level: level === "off" ? "silent" : level,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },

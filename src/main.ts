@@ -1,5 +1,4 @@
 /** The executable: reads the command line, and runs a server until it is asked to stop. */
-import { resolve } from "node:path";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { description, version } from "../package.json";
 import { configFrom, effective, type Flags, type Setting, settings } from "./config.ts";
@@ -75,6 +74,10 @@ async function healthcheck(flags: Flags): Promise<void> {
   }
 }
 
+/** How this program is called: an executable brings its sources along, under a path of its own. */
+const thisProgram = (): string[] =>
+  Bun.main.startsWith("/$bunfs/") ? [process.execPath] : [process.execPath, Bun.main];
+
 /** Says on stderr what went wrong, and in the log if there is one. The exit code for it. */
 function fail(error: unknown, log: (message: string) => void = () => {}): number {
   const message = error instanceof Error ? error.message : String(error);
@@ -128,7 +131,7 @@ program
   .command("systemd")
   .description("print a hardened systemd unit for this executable")
   .allowExcessArguments(false)
-  .action(() => console.log(systemdUnit(resolve(process.execPath), description).trimEnd()));
+  .action(() => console.log(systemdUnit([...thisProgram(), "serve"], description).trimEnd()));
 
 program.addHelpText("after", () => `\n${serving.helpInformation()}`);
 

@@ -8,11 +8,12 @@ import type { Environment } from "./config.ts";
 
 const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
-const MSG_NOSIGNAL = 0x4000;
+/** Nobody who does not listen may hold up the server. */
+const MSG_DONTWAIT_NOSIGNAL = 0x40 | 0x4000;
 /** What fits in an address, with the zero that ends a path. */
 const PATH_BYTES_MAX = 107;
 
-export type Notify = (state: "READY=1" | "STOPPING=1" | "WATCHDOG=1" | "RELOADING=1") => void;
+export type Notify = (state: "READY=1" | "STOPPING=1" | "WATCHDOG=1") => void;
 
 /** A sender of states to the service manager; it does nothing where there is none. */
 export function notifier({ NOTIFY_SOCKET: path }: Environment): Notify {
@@ -32,7 +33,7 @@ export function notifier({ NOTIFY_SOCKET: path }: Environment): Notify {
   const socket = symbols.socket(AF_UNIX, SOCK_DGRAM_CLOEXEC, 0);
   return (state) => {
     const message = Buffer.from(state);
-    symbols.sendto(socket, ptr(message), message.length, MSG_NOSIGNAL, ptr(address), address.length);
+    symbols.sendto(socket, ptr(message), message.length, MSG_DONTWAIT_NOSIGNAL, ptr(address), address.length);
   };
 }
 

@@ -11,15 +11,15 @@ const WATCHDOG_SECONDS = 60;
 const RESTART_SECONDS = 1;
 const OPEN_FILES_MAX = 65_536;
 
-/** `executable` is an absolute path. */
-export const systemdUnit = (executable: string, description: string): string => `[Unit]
+/** `command`: the program by its absolute path, and what it is called with. */
+export const systemdUnit = (command: readonly string[], description: string): string => `[Unit]
 Description=${description}
 After=network-online.target
 Wants=network-online.target
 
 [Service]
 Type=notify
-ExecStart=${escaped(executable)} serve
+ExecStart=${command.map(escaped).join(" ")}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=${RESTART_SECONDS}
@@ -64,8 +64,8 @@ SystemCallErrorNumber=EPERM
 WantedBy=multi-user.target
 `;
 
-/** A path as `ExecStart` takes it: `%` and `$` mean something there, and so do spaces and quotes. */
-const escaped = (path: string): string => {
-  const plain = path.replace(/%/g, "%%").replace(/\$/g, "$$$$");
+/** A word as `ExecStart` takes it: `%` and `$` mean something there, and so do spaces and quotes. */
+const escaped = (word: string): string => {
+  const plain = word.replace(/%/g, "%%").replace(/\$/g, "$$$$");
   return /[\s"'\\]/.test(plain) ? JSON.stringify(plain) : plain;
 };

@@ -26,6 +26,8 @@ export const LEASE_MS_MIN = 100;
 export const LEASE_MS_MAX = 86_400_000;
 export const CLAIM_JITTER_MS_MAX = 5000;
 
+/** So many topics have metrics of their own. */
+export const METRICS_TOPICS_MAX = 1000;
 /** Upper bounds of the buckets that syncs are counted in by what they took, in µs; one more has no bound. */
 export const SYNC_BUCKETS_US: readonly number[] = [50, 100, 250, 500, 1000, 5000, 10_000, 50_000, 100_000];
 

@@ -4,7 +4,7 @@ import { ApiError } from "../contract/errors.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Admission } from "./admission.ts";
 import { begin } from "./call.ts";
-import { compressed } from "./compression.ts";
+import { acceptsGzip, compressed } from "./compression.ts";
 import { crossOrigin } from "./cors.ts";
 import { errorReply } from "./errors.ts";
 import { healthRoutes } from "./health.ts";
@@ -73,7 +73,7 @@ const accounted =
       if (admission.draining) response.headers.set("connection", "close");
       // Bun gives every answer a date but those to HEAD.
       if (request.method === "HEAD") response.headers.set("date", new Date().toUTCString());
-      return await compressed(request, response);
+      return acceptsGzip(request) ? await compressed(response) : response;
     } finally {
       admission.leave(call);
     }

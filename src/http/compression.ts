@@ -7,9 +7,8 @@ const BYTES_MIN = 1024;
 // In the thread pool, so that a large answer keeps nobody waiting.
 const deflate = promisify(gzip);
 
-/** The answer as it is sent. Streams are never compressed. */
-export async function compressed(request: Request, response: Response): Promise<Response> {
-  if (!accepts(request.headers.get("accept-encoding"))) return response;
+/** The answer in gzip, if it is a text of some length. Streams are never compressed. */
+export async function compressed(response: Response): Promise<Response> {
   if (!isText(response) || response.headers.has("content-encoding")) return response;
   const bytes = await response.bytes();
   const { status } = response;
@@ -21,8 +20,9 @@ export async function compressed(request: Request, response: Response): Promise<
   return new Response(packed, { status, headers });
 }
 
-/** Whether `gzip` or `*` is named with a weight above 0. */
-function accepts(header: string | null): boolean {
+/** Whether the client names `gzip` or `*` with a weight above 0. */
+export function acceptsGzip(request: Request): boolean {
+  const header = request.headers.get("accept-encoding");
   if (!header) return false;
   const weights = new Map(
     header.split(",").map((item) => {

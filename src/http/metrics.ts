@@ -1,15 +1,13 @@
 /** `GET /v0/metrics`: what the server is doing, for Prometheus as text and for scripts as JSON. */
 import { Elysia } from "elysia";
 import type { Registry } from "prom-client";
+import { METRICS_TOPICS_MAX } from "../contract/limits.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Figures, TopicFigures } from "../engine/figures.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { reply } from "./reply.ts";
 import { registryOf } from "./series.ts";
-
-/** So many topics have series of their own, in the order of their names. */
-const TOPICS_MAX = 1000;
 
 /** Everything that is shown, read at one moment. */
 export interface Observed extends Figures {
@@ -46,7 +44,7 @@ export class Metrics {
 
   /** The text format. */
   async text(): Promise<string> {
-    this.#shown = this.observed(await this.#engine.topicFigures(TOPICS_MAX));
+    this.#shown = this.observed(await this.#engine.topicFigures(METRICS_TOPICS_MAX));
     // Reads every value before it returns, so that scrapes at the same time do not mix.
     return this.#registry.metrics();
   }

@@ -5,7 +5,7 @@
  * https://prometheus.io/docs/instrumenting/exposition_formats/
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
-import { SYNC_BUCKETS_US } from "../contract/limits.ts";
+import { METRICS_TOPICS_MAX, SYNC_BUCKETS_US } from "../contract/limits.ts";
 import type { Observed } from "./metrics.ts";
 
 /** One value, or one for each label. */
@@ -65,8 +65,8 @@ const table: readonly Series[] = [
   perQueue("topics_topic_queue_in_flight", "Jobs of a queue that are leased.", () => 0),
   gauge(
     "topics_topic_metrics_truncated",
-    "1 if only the first 1000 topics by name have series of their own.",
-    ({ census, topics }) => Number(census.topics > topics.length),
+    `1 if only the first ${METRICS_TOPICS_MAX} topics by name have series of their own.`,
+    ({ census }) => Number(census.topics > METRICS_TOPICS_MAX),
   ),
   gauge("topics_queue_topics", "Topics of type queue.", ({ census }) => census.queues),
   gauge("topics_queue_leases_in_flight", "Leases that have not expired.", ({ leases }) => leases),
@@ -75,7 +75,7 @@ const table: readonly Series[] = [
   gauge("topics_ready", "1 if the server takes requests.", ({ ready }) => Number(ready)),
   gauge("topics_recovery_progress", "How much is recovered, 0 to 1.", () => 1),
   counter("topics_uptime_ms", "Milliseconds since the start.", ({ uptimeMs }) => Math.floor(uptimeMs)),
-  counter("topics_uptime_seconds", "Seconds since the start.", ({ uptimeMs }) => uptimeMs / 1000),
+  gauge("topics_uptime_seconds", "Seconds since the start.", ({ uptimeMs }) => uptimeMs / 1000),
   counter("topics_wal_frames_total", "Changes committed to disk.", ({ commits }) => commits.entries),
   counter("topics_wal_batches_total", "Transactions they shared.", ({ commits }) => commits.batches),
   counter("topics_wal_fsyncs_total", "Syncs of the write-ahead log.", ({ store }) => store.syncs.count),

@@ -1,0 +1,91 @@
+/** Many large bodies at once: memory stays bounded, and whoever is not served is told to come again. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFile } from "node:fs/promises";
+import { gzipSync } from "node:zlib";
+import { answersIn, isAnswer, type RawAnswer, RawSocket } from "../support/rawsocket.ts";
+import { type SpawnedServer, spawnServer } from "../support/spawn.ts";
+import { absentTopic, together, until } from "../support/topics.ts";
+
+setDefaultTimeout(60_000);
+
+const BODY_BYTES = 67_108_864;
+const IN_FLIGHT_BYTES = 134_217_728;
+const PEAK_BYTES = 4 * IN_FLIGHT_BYTES;
+const RECORD_BYTES = 1_048_576;
+const CLIENTS = 6;
+const MIB = 1024 * 1024;
+
+/** A write of exactly the largest body: 63 records of 1 MiB and a smaller one. */
+const body = (() => {
+  const record = (bytes: number) => `{"data":"${"x".repeat(bytes - 2)}"}`;
+  const full = Array.from({ length: 63 }, () => record(RECORD_BYTES)).join(",");
+  const bare = `{"records":[${full},${record(2)}]}`;
+  return Buffer.from(bare.replace(/""\}\]\}$/, `"${"y".repeat(BODY_BYTES - bare.length)}"}]}`));
+})();
+const RECORDS = 64;
+
+/** The peak of resident memory so far. */
+async function peakBytes({ pid }: SpawnedServer): Promise<number> {
+  const status = await readFile(`/proc/${pid}/status`, "utf8");
+  return Number(/^VmHWM:\s*(\d+) kB$/m.exec(status)![1]) * 1024;
+}
+
+/** Sends one write. Its answer may come before all of the body is sent. */
+async function write(url: string, key: string, sent: Uint8Array, coding?: string): Promise<RawAnswer> {
+  using socket = new RawSocket(url);
+  const head = [
+    "POST /v0/topics/t HTTP/1.1",
+    "Host: test",
+    `Authorization: Bearer ${key}`,
+    "Content-Type: application/json",
+    ...(coding === undefined ? [] : [`Content-Encoding: ${coding}`]),
+    `Content-Length: ${sent.length}`,
+  ];
+  await socket.write(`${head.join("\r\n")}\r\n\r\n`);
+  await socket.write(sent);
+  return answersIn(await socket.until(isAnswer, 40_000))[0]!;
+}
+
+const gzipped = gzipSync(body, { level: 1 });
+
+describe.skipIf(process.platform !== "linux")("six bodies of 64 MiB at once", () => {
+  test.each([
+    ["without keys", () => "none", {}, body, undefined],
+    ["each with a key of its own", (i: number) => `key-${i}`, { keys: true }, body, undefined],
+    ["all with one key", () => "key-0", { keys: true }, body, undefined],
+    ["gzipped, with one key", () => "key-0", { keys: true }, gzipped, "gzip"],
+  ])("%s", async (name, keyOf, { keys }: { keys?: boolean }, sent, coding) => {
+    const table = Array.from({ length: CLIENTS }, (_, i) => `key-${i}`).join(",");
+    await using server = await spawnServer({ env: keys ? { TOPICS_API_KEYS: table } : {} });
+    const holder = {
+      url: server.url,
+      send: (method: string, path: string, body?: unknown) =>
+        server.send(method, path, body, { authorization: "Bearer key-0" }),
+    };
+    const topic = absentTopic(holder, "t");
+    await topic.put();
+    const before = await peakBytes(server);
+
+    const answers = await together(CLIENTS, (i) => write(server.url, keyOf(i), sent, coding));
+    const rise = (await peakBytes(server)) - before;
+    const accepted = answers.filter(({ status }) => status === 200).length;
+    console.info(`memory, ${name}: ${accepted} of ${CLIENTS} taken, peak +${Math.round(rise / MIB)} MiB`);
+
+    const others = answers.filter(({ status }) => status !== 200);
+    expect(others.map(({ status, headers }) => [status, headers.get("retry-after")])).toEqual(
+      others.map(() => [429, "1"]),
+    );
+    expect(accepted).toBeGreaterThan(0);
+    expect(rise).toBeLessThanOrEqual(PEAK_BYTES);
+    expect((await topic.state()).body).toMatchObject({ head_seq: accepted * RECORDS });
+
+    // Whoever was refused gets in when it comes again.
+    const again = await until(
+      () => write(server.url, keyOf(0), sent, coding),
+      ({ status }) => status !== 429,
+      20_000,
+    );
+    expect(again.status).toBe(200);
+    expect((await topic.state()).body).toMatchObject({ head_seq: (accepted + 1) * RECORDS });
+  });
+});
