@@ -93,14 +93,23 @@ export class Group {
     const row = this.store.topics.insert(name, JSON.stringify(config));
     const topic = new Topic(row, config, this.catalog.shelfOf(config), emptyLog(), []);
     this.store.disk.logs.put(row.slot, topic.log);
+    this.store.topics.count(config, 1);
     this.catalog.add(topic);
     this.#created.add(topic);
     this.find(name);
     return topic;
   }
 
+  configure(topic: Topic, config: TopicConfig): void {
+    this.store.topics.configure(topic.slot, topic.name, JSON.stringify(config));
+    this.store.topics.count(topic.config, -1);
+    this.store.topics.count(config, 1);
+    topic.config = config;
+  }
+
   delete(topic: Topic): void {
     this.store.topics.drop(topic.slot);
+    this.store.topics.count(topic.config, -1);
     for (const shelf of [this.store.disk, this.store.memory]) shelf.logs.delete(topic.slot);
     this.catalog.remove(topic);
     topic.deleted = true;

@@ -16,8 +16,7 @@ export function putTopic(group: Group, { topic: name, config: input, now }: PutT
     const detail = { topic: name, existing_type: existing.config.type, requested_type: config.type };
     throw new ApiError("topic_exists_incompatible", detail);
   }
-  group.store.topics.configure(existing.slot, name, JSON.stringify(config));
-  existing.config = config;
+  group.configure(existing, config);
   moveToShelf(group, existing);
   expire(existing, now);
   evict(existing);

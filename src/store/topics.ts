@@ -24,6 +24,7 @@ export class Topics {
   readonly #getSlot: Statement;
   readonly #names: Statement;
   readonly #kinds: Statement;
+  readonly #count: Statement;
   readonly #insert: Statement;
   readonly #configure: Statement;
   readonly #delete: Statement;
@@ -45,11 +46,10 @@ export class Topics {
     this.#names = db.prepare(
       "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
     );
-    this.#kinds = db.prepare(`
-      SELECT ifnull(config ->> 'type', 'log') AS type, ifnull(config ->> 'durability', 'disk') AS durability, count(*)
-      FROM (SELECT iif(json_valid(config), config, '{}') AS config FROM topics)
-      GROUP BY type, durability
-    `);
+    this.#kinds = db.prepare("SELECT type, durability, topics FROM kinds");
+    this.#count = db.prepare(
+      "INSERT INTO kinds VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET topics = topics + excluded.topics",
+    );
     this.#insert = db.prepare(`INSERT INTO topics (${columns}) VALUES (?, ?, ?, ?, ?)`);
     this.#configure = db.prepare("UPDATE topics SET config = ?2, checksum = ?3 WHERE slot = ?1");
     this.#delete = db.prepare("DELETE FROM topics WHERE slot = ?");
@@ -81,7 +81,12 @@ export class Topics {
     return (this.#names.values(after, from, to, limit) as [string][]).map(([name]) => name);
   }
 
-  /** How many topics there are of each kind. One whose settings are damaged has the default ones. */
+  /** Counts `change` more topics of a kind. */
+  count({ type, durability }: Pick<TopicKind, "type" | "durability">, change: number): void {
+    this.#count.run(type, durability, change);
+  }
+
+  /** How many topics there are of each kind. */
   kinds(): TopicKind[] {
     const rows = this.#kinds.values() as [TopicType, Durability, number][];
     return rows.map(([type, durability, topics]) => ({ type, durability, topics }));
