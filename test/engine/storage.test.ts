@@ -58,6 +58,8 @@ describe("a topic that has lost its newest row", () => {
   /** Removes the newest row of a topic behind the server's back. */
   function loseNewest(dir: string, topic: string): void {
     using db = new Database(join(dir, "topics.db"), { readwrite: true, strict: true });
+    // The checkpoint worker may still be on its way out.
+    db.run("PRAGMA busy_timeout = 5000");
     const { changes } = db.run(
       "DELETE FROM records WHERE id = (SELECT (slot << 42) + head_seq FROM topics JOIN logs USING (slot) WHERE name = ?)",
       [topic],
