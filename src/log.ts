@@ -24,4 +24,6 @@ const escapedControls = (line: string): string =>
 
 /** As `escapedControls`, and all but line ends stay escaped also when the line's JSON is parsed and shown. */
 const shownControls = (line: string): string =>
-  escapedControls(line).replace(/\\u(?=00[0189]|007f|202[89])|\\(?=[bfr])/g, "\\$&");
+  escapedControls(line).replace(/\\(?:u....|.)/g, (token) =>
+    /^\\[ubfr]/.test(token) ? `\\${token}` : token,
+  );

@@ -86,10 +86,10 @@ function fail(error: unknown, log: (message: string) => void = () => {}): number
   return EXIT_FAILED;
 }
 
-/** The command with an option for every setting that has a flag. */
-function withFlags(command: Command): Command {
-  for (const setting of Object.values(settings) as Setting[]) {
-    if (setting.flag === undefined) continue;
+/** The command with an option for every setting that has a flag, or for those of them that it needs. */
+function withFlags(command: Command, needed: readonly string[] = Object.keys(settings)): Command {
+  for (const [name, setting] of Object.entries(settings) as [string, Setting][]) {
+    if (setting.flag === undefined || !needed.includes(name)) continue;
     const told = [setting.variable, setting.otherwise === false ? undefined : `default ${setting.otherwise}`];
     const option = new Option(
       setting.flag,
@@ -123,7 +123,7 @@ withFlags(program.command("config"))
   .description("print every setting, its value, and whether a flag, a variable or the default has decided it")
   .action(printConfig);
 
-withFlags(program.command("healthcheck"))
+withFlags(program.command("healthcheck"), ["host", "port"])
   .description("ask the server at that address whether it is up: exit code 0, or 1 with the reason")
   .action(healthcheck);
 

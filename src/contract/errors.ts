@@ -31,6 +31,7 @@ export const errors = {
   topic_not_found: row(404, topic, (d) => `topic "${d.topic}" does not exist`),
   not_found: row(404, none, () => "no such path"),
   method_not_allowed: row(405, none, () => "this path does not know that method; see the Allow header"),
+  request_timeout: row(408, none, () => "the request body came too slowly"),
   topic_exists_incompatible: row(
     409,
     Type.Object({ topic: Type.String(), existing_type: Type.String(), requested_type: Type.String() }),

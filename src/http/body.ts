@@ -8,6 +8,12 @@ import type { Admission } from "./admission.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 
+/** What a body may take: so long, and longer at this rate. A slower one would hold memory that others need. */
+const PATIENCE_MS = 30_000;
+const BYTES_PER_MS_MIN = 256;
+/** Shorter bodies are as slow as their connection may be. */
+const TIMED_BYTES_MIN = 64 * 1024;
+
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Where no body may stand for `{}`. */
@@ -18,7 +24,7 @@ export interface BodyOptions {
 /**
  * A reader of request bodies of one schema.
  *
- * Throws `payload_too_large`, `throttled`, then `unsupported_media_type`, then `invalid_request`.
+ * Throws `payload_too_large`, `throttled`, `request_timeout`, then `unsupported_media_type`, then `invalid_request`.
  */
 export function bodyReader<T extends TSchema>(schema: T, { optional = false }: BodyOptions = {}) {
   const decode = decoder(schema);
@@ -50,8 +56,21 @@ async function readBytes(request: Request, admission: Admission): Promise<Uint8A
   }
   if (length === null) return readChunks(request.body ?? [], request, admission);
   admission.holdBody(request, Number(length));
-  return request.bytes();
+  return Number(length) < TIMED_BYTES_MIN ? request.bytes() : inTime(request.bytes(), Number(length));
 }
+
+async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => reject(tooSlow()), patienceMs(bytes));
+  try {
+    return await Promise.race([read, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const patienceMs = (bytes: number): number => PATIENCE_MS + bytes / BYTES_PER_MS_MIN;
+const tooSlow = (): ApiError => new ApiError("request_timeout", {});
 
 async function inflated(request: Request, admission: Admission): Promise<Uint8Array> {
   if (request.body === null) return new Uint8Array();
@@ -73,9 +92,13 @@ async function readChunks(
   admission: Admission,
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
+  const start = performance.now();
+  let length = 0;
   for await (const chunk of source) {
     admission.holdBody(request, chunk.length);
     chunks.push(chunk);
+    length += chunk.length;
+    if (performance.now() - start > patienceMs(length)) throw tooSlow();
   }
   return Buffer.concat(chunks);
 }

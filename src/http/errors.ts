@@ -23,7 +23,7 @@ function extraHeaders({ status }: ApiError): Record<string, string> {
   if (status === 401) return { "www-authenticate": "Bearer" };
   if (status === 429 || status === 503) return { "retry-after": RETRY_AFTER_SECONDS };
   // The rest of such a body is not worth receiving.
-  return status === 413 ? { connection: "close" } : {};
+  return status === 408 || status === 413 ? { connection: "close" } : {};
 }
 
 function envelope(request: Request, error: ApiError, headers: Record<string, string>): Response {

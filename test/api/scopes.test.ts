@@ -356,16 +356,83 @@ describe("the name in a path", () => {
   );
 
   test.each([
-    "/v0/topics/t42:x/../secret-one",
-    "/v0/topics/t42:x/%2e%2e/secret-one",
-    "/v0/topics/t42:/./../secret-one",
-  ])("01 s6 dot segments in %s do not lead out of the prefix", async (path) => {
-    const secret = absentTopic(full, "secret-one");
-    await secret.put({ cap_records: 77 });
-    const head = [`GET ${path} HTTP/1.1`, "Host: test", "Connection: close", "Authorization: Bearer tenant"];
-    const answer = await exchange(server.url, `${head.join("\r\n")}\r\n\r\n`);
-    expect(answer).toMatch(/^HTTP\/1\.1 40[034] /);
-    expect(answer).not.toContain("77");
+    ["/v0/topics/t42:x/../secret-one", "test"],
+    ["/v0/topics/t42:x/%2e%2e/secret-one", "test"],
+    ["/v0/topics/t42:/./../secret-one", "test"],
+    ["/v0/topics/t42:x\\..\\secret-one", "test"],
+    ["http://test/v0/topics/secret-one", "test"],
+    ["http://t42:/v0/topics/secret-one", "t42:"],
+    ["/v0/topics/secret-one", "a"],
+    ["/v0/topics/secret-one", "t42:"],
+    ["/v0/topics/t42:/../secret-one", "a"],
+    ["////v0/topics/secret-one", "a"],
+    ["/t42:/v0/topics/secret-one", ""],
+    ["///////////v0/topics/secret-one", ""],
+  ])("01 s6 %s for host %j does not lead out of the prefix", async (target, host) => {
+    await absentTopic(full, "secret-one").put({ cap_records: 77 });
+    const [status, answer] = await rawGet(target, host, "Authorization: Bearer tenant");
+    expect([status >= 400 && status < 500, answer.includes('"cap_records":77')]).toEqual([true, false]);
+  });
+});
+
+/** Sends a request that no client library would spell so. Gives its status and the whole answer. */
+async function rawGet(target: string, host: string, ...fields: string[]): Promise<[number, string]> {
+  const head = [`GET ${target} HTTP/1.1`, `Host: ${host}`, "Connection: close", ...fields];
+  const answer = await exchange(server.url, `${head.join("\r\n")}\r\n\r\n`);
+  return [Number(/^HTTP\/1\.1 (\d+)/.exec(answer)?.[1]), answer];
+}
+
+describe("the target of a request", () => {
+  const hosts = ["test", "a", "ab", "abc", "a:1", "", "x?", "x#", "x/swagger/", "[::1]"];
+  const open = ["/swagger", "/v0/health", "/v0/ready", "/healthz", "/readyz"];
+  const targets = [
+    ...open.flatMap((path) => [
+      `${path}/v0/topics`,
+      `${path}//v0/topics`,
+      `${path}/../v0/topics`,
+      `${path}/../topics`,
+      `${path}/%2e%2e/v0/topics`,
+      `${path}%2f..%2fv0/topics`,
+      `${path}\\..\\v0\\topics`,
+      `${path};/v0/topics`,
+      `http://a${path}/v0/topics`,
+      `http://test${path}/../v0/topics`,
+      `http://a?${path}/v0/topics`,
+    ]),
+    "/v0/topics",
+    "/v0/topics?/swagger/",
+    "/v0/topics#/swagger/",
+    "//v0/topics",
+    "//a/swagger/v0/topics",
+    "///////////v0/topics",
+    "http://a/v0/topics",
+    "/v0/watch/v0/topics?token=full",
+    "/v0/watch/../topics?token=full",
+    "/v0/watch/x/../../topics?token=full",
+    "/v0/topics/../../v0/topics/work?token=full",
+    "/swagger/v0/metrics",
+    "/swagger/../v0/metrics",
+  ];
+
+  test.each(hosts)("01 s6 none shows a topic without a key, host %j", async (host) => {
+    await absentTopic(full, "secret-one").put();
+    for (const target of targets) {
+      const [status, answer] = await rawGet(target, host);
+      expect([target, status >= 400 && status < 500, answer.includes("secret-one")]).toEqual([
+        target,
+        true,
+        false,
+      ]);
+    }
+  });
+
+  test.each(["a", "ab", "abc", "a:1", "test", "[::1]"])("01 s1 the host may be %s", async (host) => {
+    await absentTopic(full, "secret-one").put();
+    const statuses = [];
+    for (const target of ["/v0/topics", "/v0/topics/secret-one", "/v0/metrics", "/v0/nope"]) {
+      statuses.push((await rawGet(target, host, "Authorization: Bearer full"))[0]);
+    }
+    expect(statuses).toEqual([200, 200, 200, 404]);
   });
 });
 

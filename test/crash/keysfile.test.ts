@@ -57,16 +57,39 @@ async function withFile(text: string, env: Record<string, string> = {}) {
   };
 }
 
+/**
+ * Runs a command in a network of its own, so that nobody can reach a server that listens on all addresses. Empty
+ * where the system has no such thing.
+ */
+const isolated: string[] = (() => {
+  const unshare = ["unshare", "--map-root-user", "--net"];
+  const works = Bun.which("unshare") !== null && Bun.spawnSync([...unshare, "true"]).success;
+  return works ? unshare : [];
+})();
+
 /** Starts a server that must refuse, and gives what it left behind. */
 async function refusal(env: Record<string, string>, args: string[] = []) {
   await using dir = await temporaryDirectory();
   const [data, portFile] = [join(dir.path, "data"), join(dir.path, "port")];
-  const { exitCode, stdout, stderr } = await runToEnd(args, {
-    TOPICS_PORT: "0",
-    TOPICS_PORT_FILE: portFile,
-    TOPICS_DATA_DIR: data,
-    ...env,
+  const child = Bun.spawn([...isolated, ...command, ...args], {
+    env: {
+      PATH: process.env.PATH ?? "",
+      TOPICS_PORT: "0",
+      TOPICS_PORT_FILE: portFile,
+      TOPICS_DATA_DIR: data,
+      ...env,
+    },
+    stdout: "pipe",
+    stderr: "pipe",
+    // One that starts after all is not left behind.
+    timeout: 10_000,
+    killSignal: "SIGKILL",
   });
+  const [stdout, stderr, exitCode] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
   return {
     exitCode,
     told: stderr.trim() !== "",
@@ -180,6 +203,7 @@ describe("SIGHUP", () => {
   test.each([
     ["malformed", (file: string) => writeFile(file, "new,hush-4711:bogus")],
     ["missing", (file: string) => rm(file)],
+    ["without a key", (file: string) => writeFile(file, "# none\n\n , \n")],
     [
       "a directory",
       async (file: string) => {
@@ -293,14 +317,7 @@ describe("a public address", () => {
     expect(left).toEqual(nowhere);
   });
 
-  // A network of its own, so that nobody else can reach the server while it listens.
-  const isolated = ["unshare", "--map-root-user", "--net"];
-  const isolates =
-    process.platform === "linux" &&
-    Bun.which("unshare") !== null &&
-    Bun.spawnSync([...isolated, "true"]).success;
-
-  test.skipIf(!isolates).each([
+  test.skipIf(isolated.length === 0).each([
     ["a key", { TOPICS_API_KEYS: "key" }],
     ["a key for little", { TOPICS_API_KEYS: "key:r:t42:" }],
     ["an entry without a secret", { TOPICS_API_KEYS: ":read" }],

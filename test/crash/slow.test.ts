@@ -123,6 +123,21 @@ describe.concurrent("is cut off", () => {
   });
 });
 
+describe.concurrent("a body that comes in drops", () => {
+  test.each([
+    ["of known length", write("Content-Length: 100000"), "x"],
+    ["in chunks", write("Transfer-Encoding: chunked"), "1\r\nx\r\n"],
+  ])("%s gets 408 request_timeout and is cut off", async (_, head, drop) => {
+    using socket = new RawSocket(server.url);
+    await socket.write(head);
+    const drip = setInterval(() => void socket.write(drop), 1000);
+    const answer = await socket.untilClosed(CUT_MS).finally(() => clearInterval(drip));
+    const [refused] = answersIn(answer);
+    expect([refused?.status, JSON.parse(refused!.body).error.code]).toEqual([408, "request_timeout"]);
+    await expectServed();
+  });
+});
+
 /** Answers over one HTTP/2 connection. */
 class Session implements Disposable {
   readonly #session: ClientHttp2Session = connect(server.url);
@@ -233,12 +248,8 @@ describe.concurrent("is cut off before a request is complete", () => {
     using socket = new RawSocket(server.url);
     await socket.write(`GET /v0/health HTTP/1.1\r\n${host}\r\nX-A: `);
     const drip = setInterval(() => void socket.write("x"), 1000);
-    try {
-      const answer = await socket.untilClosed(CUT_MS);
-      expect([[], [400], [408]]).toContainEqual(answersIn(answer).map(({ status }) => status));
-    } finally {
-      clearInterval(drip);
-    }
+    const answer = await socket.untilClosed(CUT_MS).finally(() => clearInterval(drip));
+    expect([[], [400], [408]]).toContainEqual(answersIn(answer).map(({ status }) => status));
     await expectServed();
   });
 
