@@ -26,8 +26,12 @@ async function serve(flags: Flags): Promise<void> {
   const { asked, broken } = stopAsked();
   let code = 0;
   try {
-    await using server = await startServer(config, log, broken);
-    if (config.apiKeysFile !== "") process.on("SIGHUP", () => server.reloadKeys());
+    const starting = startServer(config, log, broken);
+    if (config.apiKeysFile !== "") {
+      // One that comes before the start is over is heard then.
+      process.on("SIGHUP", () => void starting.then((server) => server.reloadKeys()).catch(() => {}));
+    }
+    await using _server = await starting;
     notify("READY=1");
     const stop = await asked;
     notify("STOPPING=1");

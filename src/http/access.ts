@@ -2,7 +2,7 @@
 import { Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
 import { callOf } from "./call.ts";
-import { anybody, type Scope } from "./keys.ts";
+import { anybody, nobody, type Scope } from "./keys.ts";
 import { nameIn } from "./target.ts";
 
 /** Gives routes the option `scope`. A name in the path is checked as well. */
@@ -12,10 +12,11 @@ export const access = new Elysia({ name: "access" }).macro({
   }),
 });
 
-/** Throws `forbidden`. */
+/** Throws `unauthorized`, `forbidden`. */
 function authorize(request: Request, scope: Scope): void {
   const { caller } = callOf(request);
   if (caller === anybody) return;
+  if (caller === nobody) throw new ApiError("unauthorized", {});
   if (!caller.may(scope)) {
     throw new ApiError("forbidden", {}, "the API key lacks the scope that this operation needs");
   }

@@ -4,7 +4,7 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
-import type { Caller, Keys } from "./keys.ts";
+import { type Caller, type Keys, nobody } from "./keys.ts";
 import { pathOf, Query } from "./target.ts";
 
 export interface AdmissionLimits {
@@ -66,14 +66,18 @@ export class Admission {
   /** Throws `shutting_down`, `unauthorized`, `throttled`. */
   admit(request: Request): void {
     if (this.#draining) throw new ApiError("shutting_down", {});
-    if (this.#keys.count === 0 || this.#isOpen(pathOf(request.url))) return;
+    if (this.#keys.count === 0) return;
+    const call = callOf(request);
+    if (this.#isOpen(pathOf(request.url))) {
+      call.caller = nobody;
+      return;
+    }
     const caller = this.#callerOf(request);
     if (caller === undefined) throw new ApiError("unauthorized", {});
     const max = this.#limits.requestsPerKeyMax;
     if (max > 0 && caller.usage.requests >= max) {
       throw new ApiError("throttled", { limit: "max_inflight_per_key", max });
     }
-    const call = callOf(request);
     call.caller = caller;
     call.admitted = true;
     caller.usage.requests++;

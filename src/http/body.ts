@@ -14,8 +14,6 @@ const BYTES_PER_MS_MIN = 256;
 /** Shorter bodies are as slow as their connection may be. */
 const TIMED_BYTES_MIN = 64 * 1024;
 
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
 /** Where no body may stand for `{}`. */
 export interface BodyOptions {
   readonly optional?: boolean;
@@ -29,24 +27,18 @@ export interface BodyOptions {
 export function bodyReader<T extends TSchema>(schema: T, { optional = false }: BodyOptions = {}) {
   const decode = decoder(schema);
   return async (request: Request, admission: Admission): Promise<Static<T>> => {
-    const bytes = await readBytes(request, admission);
-    if (optional && bytes.length === 0) return decode("{}");
+    const text = await readText(request, admission);
+    if (optional && text === "") return decode("{}");
     if (!request.headers.get("content-type")?.startsWith("application/json")) {
       throw new ApiError("unsupported_media_type", {});
     }
-    return decode(toText(bytes));
+    if (text === undefined) throw invalid("the body is not valid UTF-8");
+    return decode(text);
   };
 }
 
-function toText(bytes: Uint8Array): string {
-  try {
-    return utf8.decode(bytes);
-  } catch {
-    throw invalid("the body is not valid UTF-8");
-  }
-}
-
-async function readBytes(request: Request, admission: Admission): Promise<Uint8Array> {
+/** Undefined for a body that is not UTF-8. */
+async function readText(request: Request, admission: Admission): Promise<string | undefined> {
   const length = request.headers.get("content-length");
   if (length !== null) admission.allowBody(Number(length));
   const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
@@ -55,8 +47,9 @@ async function readBytes(request: Request, admission: Admission): Promise<Uint8A
     throw new ApiError("unsupported_media_type", {}, "the content encoding must be gzip or identity");
   }
   if (length === null) return readChunks(request.body ?? [], request, admission);
-  admission.holdBody(request, Number(length));
-  return Number(length) < TIMED_BYTES_MIN ? request.bytes() : inTime(request.bytes(), Number(length));
+  const bytes = Number(length);
+  admission.holdBody(request, bytes);
+  return decoded(bytes < TIMED_BYTES_MIN ? await request.bytes() : await inTime(request.bytes(), bytes));
 }
 
 async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
@@ -72,8 +65,8 @@ async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
 const patienceMs = (bytes: number): number => PATIENCE_MS + bytes / BYTES_PER_MS_MIN;
 const tooSlow = (): ApiError => new ApiError("request_timeout", {});
 
-async function inflated(request: Request, admission: Admission): Promise<Uint8Array> {
-  if (request.body === null) return new Uint8Array();
+async function inflated(request: Request, admission: Admission): Promise<string | undefined> {
+  if (request.body === null) return "";
   const gunzip = createGunzip({ chunkSize: INFLATED_CHUNK_BYTES });
   // What goes wrong on the way ends the iteration below.
   pipeline(Readable.fromWeb(request.body as never), gunzip, () => {});
@@ -90,15 +83,43 @@ async function readChunks(
   source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   request: Request,
   admission: Admission,
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
+): Promise<string | undefined> {
+  const text = new Utf8Text();
   const start = performance.now();
   let length = 0;
   for await (const chunk of source) {
     admission.holdBody(request, chunk.length);
-    chunks.push(chunk);
+    text.add(chunk);
     length += chunk.length;
     if (performance.now() - start > patienceMs(length)) throw tooSlow();
   }
-  return Buffer.concat(chunks);
+  return text.end();
+}
+
+const newDecoder = () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const wholeTexts = newDecoder();
+
+function decoded(bytes: Uint8Array, decoder = wholeTexts, stream = false): string | undefined {
+  try {
+    return decoder.decode(bytes, { stream });
+  } catch {
+    return undefined;
+  }
+}
+
+/** Text that comes in pieces, whose bytes are needed no more once they are added. */
+class Utf8Text {
+  readonly #decoder = newDecoder();
+  #text: string | undefined = "";
+
+  add(bytes: Uint8Array, isLast = false): void {
+    const more = decoded(bytes, this.#decoder, !isLast);
+    this.#text = this.#text === undefined || more === undefined ? undefined : this.#text + more;
+  }
+
+  /** Undefined if it was not UTF-8. */
+  end(): string | undefined {
+    this.add(new Uint8Array(), true);
+    return this.#text;
+  }
 }

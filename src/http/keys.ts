@@ -57,6 +57,8 @@ const unused = (): Usage => ({ requests: 0, bodyBytes: 0 });
 
 /** Without keys, everybody may do everything. */
 export const anybody = new Caller(all, [], unused());
+/** Where keys are in use, who comes without one to what is open. */
+export const nobody = new Caller([], [], unused());
 
 /** A text with entries, and where it comes from. */
 export interface KeySource {

@@ -3,12 +3,28 @@ import { invalid } from "../contract/errors.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-/** The path as sent, still encoded. Works for absolute and origin-form targets alike. */
+/** The path as sent, still encoded. Bun gives URLs without a host where it finds none. */
 export function pathOf(url: string): string {
-  const authority = url.startsWith("/") ? -1 : url.indexOf("://");
-  const start = authority < 0 ? 0 : url.indexOf("/", authority + 3);
+  const start = pathStart(url);
   const query = url.indexOf("?", start);
   return query < 0 ? url.slice(start) : url.slice(start, query);
+}
+
+const pathStart = (url: string): number =>
+  url.startsWith("/") ? 0 : url.indexOf("/", url.indexOf("://") + 3);
+
+/** Elysia takes the first slash from here on for the start of the path. */
+const HOST_END_MIN = 11;
+
+/**
+ * The same request with a URL in which Elysia finds the path. With a short host or none it would find another one,
+ * and what is routed must be what is authorized.
+ */
+export function routable(request: Request): Request {
+  const { url } = request;
+  const start = pathStart(url);
+  if (url.indexOf("/", HOST_END_MIN) === start) return request;
+  return new Request(`http://localhost${url.slice(start)}`, request);
 }
 
 /**
