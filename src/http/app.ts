@@ -6,11 +6,12 @@ import type { Admission } from "./admission.ts";
 import { begin } from "./call.ts";
 import { acceptsGzip, compressed } from "./compression.ts";
 import { crossOrigin } from "./cors.ts";
+import { documentationRoutes } from "./docs/document.ts";
 import { errorReply } from "./errors.ts";
 import { healthRoutes } from "./health.ts";
 import { Metrics, metricsRoutes } from "./metrics.ts";
 import { recordRoutes } from "./records.ts";
-import { pathOf } from "./target.ts";
+import { pathOf, routable } from "./target.ts";
 import { topicRoutes } from "./topics.ts";
 
 /** Above the longest long poll; a connection that is silent for longer is closed. */
@@ -58,13 +59,14 @@ export function createApp({ engine, admission, corsOrigins, tls, unexpected }: A
     .use(metricsRoutes(metrics))
     .use(topicRoutes(engine.topics, admission))
     .use(recordRoutes(engine.log, engine.topics, admission));
-  return app;
+  return app.use(documentationRoutes(app.routes));
 }
 
 /** Counts a request from its arrival until its answer is ready, whatever that is. */
 const accounted =
   (handle: Handle, admission: Admission, metrics: Metrics): Handle =>
-  async (request) => {
+  async (received) => {
+    const request = routable(received);
     const call = begin(request);
     admission.enter();
     try {

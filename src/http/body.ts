@@ -39,17 +39,22 @@ export function bodyReader<T extends TSchema>(schema: T, { optional = false }: B
 
 /** Undefined for a body that is not UTF-8. */
 async function readText(request: Request, admission: Admission): Promise<string | undefined> {
-  const length = request.headers.get("content-length");
-  if (length !== null) admission.allowBody(Number(length));
+  const length = contentLength(request);
+  if (length !== undefined) admission.allowBody(length);
   const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
   if (coding === "gzip" || coding === "x-gzip") return inflated(request, admission);
   if (coding !== "" && coding !== "identity") {
     throw new ApiError("unsupported_media_type", {}, "the content encoding must be gzip or identity");
   }
-  if (length === null) return readChunks(request.body ?? [], request, admission);
-  const bytes = Number(length);
-  admission.holdBody(request, bytes);
-  return decoded(bytes < TIMED_BYTES_MIN ? await request.bytes() : await inTime(request.bytes(), bytes));
+  if (length === undefined) return readChunks(request.body ?? [], request, admission);
+  admission.holdBody(request, length);
+  return decoded(length < TIMED_BYTES_MIN ? await request.bytes() : await inTime(request.bytes(), length));
+}
+
+/** Undefined for a body in chunks, or none. A field that is sent twice comes as "2, 2"; Bun lets only equal ones pass. */
+function contentLength(request: Request): number | undefined {
+  const field = request.headers.get("content-length");
+  return field === null ? undefined : Number.parseInt(field, 10);
 }
 
 async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {

@@ -2,10 +2,13 @@
 import { Elysia } from "elysia";
 import type { Registry } from "prom-client";
 import { METRICS_TOPICS_MAX } from "../contract/limits.ts";
+import { ServerFigures } from "../contract/probes.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Figures, TopicFigures } from "../engine/figures.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
+import * as examples from "./docs/examples.ts";
+import { hidden, media, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { registryOf } from "./series.ts";
 
@@ -73,11 +76,31 @@ export function metricsRoutes(metrics: Metrics) {
   };
   return new Elysia({ name: "metrics" })
     .use(access)
-    .get("/v0/metrics", answer, { scope: "read" })
-    .head("/v0/metrics", answer, { scope: "read" });
+    .get(
+      "/v0/metrics",
+      answer,
+      operation({
+        id: "metrics",
+        tag: "Probes",
+        scope: "read",
+        summary: "Metrics",
+        description:
+          "For Prometheus as text, and as JSON if the `Accept` header names `application/json`. " +
+          "The text has series of their own for the first 1000 topics by name.",
+        replies: {
+          200: {
+            description: "The figures of this moment.",
+            schema: ServerFigures,
+            examples: examples.figures,
+            otherwise: { "text/plain; version=0.0.4": media({ type: "string" }, examples.exposition) },
+          },
+        },
+      }),
+    )
+    .head("/v0/metrics", answer, { scope: "read", detail: hidden });
 }
 
-function toJson({ census, commits, store, ...other }: Observed): object {
+function toJson({ census, commits, store, ...other }: Observed): ServerFigures {
   const { byDurability } = census;
   return {
     bytes_live: census.bytes,

@@ -1,13 +1,16 @@
 /** `POST /v0/topics/:topic` and below: append, diff, delete records. */
 import { Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
-import { Append, DeleteRecords, Diff } from "../contract/records.ts";
+import { IDEMPOTENCY_KEY_BYTES_MAX } from "../contract/limits.ts";
+import { Append, Appended, DeleteRecords, Diff, DiffPage, RecordsDeleted } from "../contract/records.ts";
 import type { Log } from "../engine/log.ts";
 import type { Topics } from "../engine/topics.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
+import * as examples from "./docs/examples.ts";
+import { anyTopic, flag, newTopic, operation } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -30,7 +33,47 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
           performance: { ...cost },
         });
       },
-      { scope: "write" },
+      operation({
+        id: "appendRecords",
+        tag: "Records",
+        scope: "write",
+        summary: "Append records",
+        description:
+          "All records or none. An absent topic is created, unless the request says otherwise. The answer comes when " +
+          "the records are kept as hard as the topic's `durability` says. `config` for a topic that this write creates " +
+          "needs the scope `admin`, too.",
+        parameters: [
+          newTopic,
+          flag("return_seqs", true, "Whether the answer lists `seqs`."),
+          {
+            name: "Idempotency-Key",
+            in: "header",
+            description:
+              `Stands for \`idempotency_key\` where the body has none. At most ${IDEMPOTENCY_KEY_BYTES_MAX} bytes; ` +
+              "one that is not ASCII is ignored.",
+            schema: {
+              type: "string",
+              if: { pattern: "^[ -~]*$" },
+              // biome-ignore lint/suspicious/noThenProperty: the keyword of JSON Schema.
+              then: { maxLength: IDEMPOTENCY_KEY_BYTES_MAX },
+            },
+          },
+        ],
+        body: { schema: Append, examples: examples.append.requests },
+        replies: {
+          200: {
+            description: "The records are there, or an earlier write is answered again.",
+            schema: Appended,
+            examples: examples.append.appended,
+          },
+          201: {
+            description: "The records are there, in a new topic.",
+            schema: Appended,
+            examples: examples.append.created,
+          },
+        },
+        failures: ["batch_too_large", "record_too_large", "topic_not_found", "topic_full"],
+      }),
     )
     .post(
       "/v0/topics/:topic/diff",
@@ -44,7 +87,22 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
           waitedMs,
         });
       },
-      { scope: "read" },
+      operation({
+        id: "readRecords",
+        tag: "Records",
+        scope: "read",
+        summary: "Read records after a cursor",
+        description:
+          "Keep `next_from_seq` and pass it as the next `from_seq`. With `wait_ms` a reader that has caught up waits " +
+          "for the next write. What was deleted is passed over silently; what a cap or a `ttl_ms` took from the " +
+          "reader is told by `tombstone`.",
+        parameters: [anyTopic],
+        body: { schema: Diff, optional: true, examples: examples.diff.requests },
+        replies: {
+          200: { description: "A page of records.", schema: DiffPage, examples: examples.diff.pages },
+        },
+        failures: ["topic_not_found"],
+      }),
     )
     .post(
       "/v0/topics/:topic/delete",
@@ -53,7 +111,25 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
         const body = await readDelete(request, admission);
         return reply(request, await log.delete(topic, body));
       },
-      { scope: "delete" },
+      operation({
+        id: "deleteRecords",
+        tag: "Records",
+        scope: "delete",
+        summary: "Delete records",
+        description:
+          "By position, by tag, or both. Seqs are not given out again, and readers pass over the gap. Records that are " +
+          "appended later are not touched.",
+        parameters: [anyTopic],
+        body: { schema: DeleteRecords, examples: examples.deleteRecords.requests },
+        replies: {
+          200: {
+            description: "They are gone.",
+            schema: RecordsDeleted,
+            examples: examples.deleteRecords.answers,
+          },
+        },
+        failures: ["topic_not_found"],
+      }),
     );
 }
 

@@ -1,12 +1,14 @@
 /** `/v0/topics` and `/v0/topics/:topic`: lists and the life of a topic. */
 import { Elysia } from "elysia";
-import { PAGE_SIZE_DEFAULT } from "../contract/limits.ts";
-import { TopicConfigInput } from "../contract/topics.ts";
+import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TOPIC_NAME } from "../contract/limits.ts";
+import { TopicConfigInput, TopicDeleted, TopicList, TopicPut, TopicState } from "../contract/topics.ts";
 import type { Topics } from "../engine/topics.ts";
 import { access, authorizeName } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
+import * as examples from "./docs/examples.ts";
+import { anyTopic, flag, hidden, integer, newTopic, operation, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -28,10 +30,54 @@ export function topicRoutes(topics: Topics, admission: Admission) {
     reply(request, await topics.state(nameIn(request), new Query(request.url).flag("touch", true)));
   return new Elysia({ name: "topics" })
     .use(access)
-    .get("/v0/topics", list, { scope: "read" })
-    .head("/v0/topics", list, { scope: "read" })
-    .get("/v0/topics/:topic", state, { scope: "read" })
-    .head("/v0/topics/:topic", state, { scope: "read" })
+    .get(
+      "/v0/topics",
+      list,
+      operation({
+        id: "listTopics",
+        tag: "Topics",
+        scope: "read",
+        summary: "List topics",
+        description: "A key that is restricted to prefixes sees the topics it may use.",
+        parameters: [
+          text("prefix", "Only names that begin so."),
+          integer(
+            "page_size",
+            PAGE_SIZE_DEFAULT,
+            `Topics at most; 0 is 1, and more than ${PAGE_SIZE_MAX} is ${PAGE_SIZE_MAX}`,
+          ),
+          text(
+            "cursor",
+            "The `next_cursor` of the page before. Anything else may be refused; empty is the start.",
+          ),
+          flag("touch", false, "Whether this counts as reading the topics, for their priority."),
+        ],
+        replies: {
+          200: {
+            description: "One page.",
+            schema: TopicList,
+            examples: examples.list,
+          },
+        },
+        failures: ["invalid_request"],
+      }),
+    )
+    .head("/v0/topics", list, { scope: "read", detail: hidden })
+    .get(
+      "/v0/topics/:topic",
+      state,
+      operation({
+        id: "getTopic",
+        tag: "Topics",
+        scope: "read",
+        summary: "Look at a topic",
+        description: "Its settings, and how much it holds.",
+        parameters: [anyTopic, flag("touch", true, "Whether this counts as reading the topic.")],
+        replies: { 200: { description: "The topic.", schema: TopicState, examples: examples.state } },
+        failures: ["topic_not_found"],
+      }),
+    )
+    .head("/v0/topics/:topic", state, { scope: "read", detail: hidden })
     .put(
       "/v0/topics/:topic",
       async ({ request }) => {
@@ -41,12 +87,52 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         const put = await topics.put(topic, config);
         return reply(request, put, { status: put.created ? 201 : 200 });
       },
-      { scope: "admin" },
+      operation({
+        id: "putTopic",
+        tag: "Topics",
+        scope: "admin",
+        summary: "Create or configure a topic",
+        description:
+          "Replaces all settings: what is left out has its default again. Records, seqs and idempotency keys stay; " +
+          "caps and `ttl_ms` apply to what is stored.",
+        parameters: [newTopic],
+        body: {
+          schema: TopicConfigInput,
+          optional: true,
+          also: { properties: { dead_letter: { pattern: TOPIC_NAME.source } } },
+          examples: examples.putTopic.requests,
+        },
+        replies: {
+          200: {
+            description: "The topic was there.",
+            schema: TopicPut,
+            examples: examples.putTopic.configured,
+          },
+          201: { description: "The topic is new.", schema: TopicPut, examples: examples.putTopic.created },
+        },
+        failures: ["topic_exists_incompatible"],
+      }),
     )
     .delete(
       "/v0/topics/:topic",
       async ({ request }) =>
         reply(request, await topics.delete(nameIn(request), new Query(request.url).flag("if_empty", false))),
-      { scope: "delete" },
+      operation({
+        id: "deleteTopic",
+        tag: "Topics",
+        scope: "delete",
+        summary: "Delete a topic",
+        description:
+          "With all its records. Deleting an absent topic is no error. Recreating the name starts anew.",
+        parameters: [anyTopic, flag("if_empty", false, "Whether to delete it only without live records.")],
+        replies: {
+          200: {
+            description: "There is no such topic now.",
+            schema: TopicDeleted,
+            examples: examples.deleteTopic,
+          },
+        },
+        failures: ["topic_not_empty"],
+      }),
     );
 }

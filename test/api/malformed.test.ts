@@ -450,6 +450,36 @@ describe("odd requests get one answer", () => {
   });
 });
 
+test.each([
+  ["twice", "Content-Length: 24\r\nContent-Length: 24"],
+  ["in a list", "Content-Length: 24, 24"],
+])("01.24 a length that is sent %s counts as it is", async (_, lengths) => {
+  await using own = await startServer({ TOPICS_MAX_BODY_BYTES: "10" });
+  const answer = await exchange(own.url, write(lengths, "Connection: close") + record);
+  expect([400, 413]).toContain(finals(answer)[0]?.status);
+  const { body } = await own.send("GET", "/v0/metrics", undefined, { accept: "application/json" });
+  expect(body).toMatchObject({ topics: 0 });
+  expect((await own.send("GET", "/v0/metrics")).text).toContain("\ntopics_request_body_bytes_in_flight 0\n");
+});
+
+test.each([".", "..", "%2e", "%2E%2e"])("01.12 %s is not the name of a topic anywhere", async (dots) => {
+  await using own = await startServer();
+  await absentTopic(own, "diff").put();
+  for (const [method, rest] of [
+    ["GET", ""],
+    ["PUT", ""],
+    ["DELETE", ""],
+    ["POST", "/diff"],
+  ] as const) {
+    const answer = await exchange(
+      own.url,
+      head(`${method} /v0/topics/${dots}${rest} HTTP/1.1`, host, "Connection: close"),
+    );
+    expect([method, [400, 404, 415].includes(answersIn(answer)[0]!.status)]).toEqual([method, true]);
+  }
+  expect((await own.send("GET", "/v0/topics")).body.topics).toMatchObject([{ topic: "diff", head_seq: 0 }]);
+});
+
 describe("HTTP/2 without order", () => {
   const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
   const frame = (type: number, stream: number, payload: string, flags = 0) =>

@@ -24,6 +24,8 @@ const packages: Record<string, readonly string[]> = {
     "@elysiajs/swagger",
     "@sinclair/typebox",
     "prom-client",
+    "swagger-ui-dist/swagger-ui.css",
+    "swagger-ui-dist/swagger-ui-bundle.js",
     "node:crypto",
     "node:stream",
     "node:util",

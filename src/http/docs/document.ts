@@ -1,0 +1,91 @@
+/** `/swagger` and `/swagger/json`: the API as a page and as an OpenAPI 3.1 document, from the routes themselves. */
+import { swagger } from "@elysiajs/swagger";
+import { type DocumentDecoration, Elysia } from "elysia";
+import { version } from "../../../package.json";
+import { responses } from "./failures.ts";
+import { hidden, type Tag } from "./operation.ts";
+import { assets, server } from "./page.ts";
+import { U64_MAX } from "./schema.ts";
+import { schemas } from "./shapes.ts";
+
+const DOCUMENT = "/swagger/json";
+
+const description = `
+An append-only event log over HTTP. A **topic** is a sequence of records, numbered by \`seq\` from 1 without holes.
+Writers append JSON values, each kept byte for byte; readers keep a cursor, ask for what comes after it, and may wait
+for it.
+
+### Keys
+
+A server that was started with keys answers only those who show one: \`Authorization: Bearer <key>\`. Use *Authorize*
+below. A key has some of the scopes \`read\`, \`write\`, \`delete\` and \`admin\`, and may be restricted to names with
+certain prefixes. Without keys every caller may do everything, and the header is ignored.
+
+### What holds everywhere
+
+- Bodies are JSON with the content type \`application/json\`, and may be sent with \`Content-Encoding: gzip\`. They are
+  read strictly: a field of another type, or given twice, is refused; unknown fields are ignored.
+- Every JSON answer carries \`performance\`. More fields may come with later versions; ignore what you do not know.
+- Times are milliseconds since the Unix epoch, durations milliseconds.
+- An error is \`{"error": {"code", "message", "detail"?}}\`. Codes do not change; messages may. After \`429\` and \`503\`
+  the header \`Retry-After\` says how many seconds to wait.
+- An unknown path is \`404 not_found\`. A known path with another method is \`405 method_not_allowed\`, and the header
+  \`Allow\` names the methods it has. \`HEAD\` works wherever \`GET\` does.
+`.trim();
+
+const tags: readonly { readonly name: Tag; readonly description: string }[] = [
+  { name: "Topics", description: "Create, configure, look at, list and delete topics." },
+  { name: "Records", description: "Append, read and delete the records of a topic." },
+  { name: "Probes", description: "How the server is doing." },
+];
+
+type Documentation = NonNullable<NonNullable<Parameters<typeof swagger>[0]>["documentation"]>;
+
+const documentation = {
+  openapi: "3.1.0",
+  info: {
+    title: "topics",
+    description,
+    version,
+    license: { name: "MIT", identifier: "MIT" },
+  },
+  servers: [{ url: "/", description: "This server" }],
+  tags: [...tags],
+  components: {
+    securitySchemes: {
+      key: {
+        type: "http",
+        scheme: "bearer",
+        description: "A key of the server. Each operation names the scope that it needs.",
+      },
+    },
+    schemas,
+    responses,
+  },
+} as unknown as Documentation;
+
+interface Route {
+  readonly method: string;
+  readonly path: string;
+  readonly hooks: { readonly detail?: DocumentDecoration };
+}
+
+export function documentationRoutes(documented: readonly Route[]) {
+  const app = new Elysia({ name: "documentation" });
+  const read = () => generated(documented);
+  for (const asset of [...assets, { path: DOCUMENT, type: "application/json", read }]) {
+    const answer = server(asset);
+    app.get(asset.path, answer, { detail: hidden }).head(asset.path, answer, { detail: hidden });
+  }
+  return app;
+}
+
+/** The document as text. The plugin's page is not served: it would load scripts from other hosts. */
+async function generated(documented: readonly Route[]): Promise<string> {
+  const plugin = swagger({ documentation, specPath: DOCUMENT });
+  for (const { method, path, hooks } of documented) {
+    if (!hooks.detail?.hide) plugin.route(method, path, () => "", { detail: hooks.detail ?? {} });
+  }
+  const answer = await plugin.handle(new Request(`http://localhost${DOCUMENT}`));
+  return (await answer.text()).replaceAll(JSON.stringify(U64_MAX), "18446744073709551615");
+}

@@ -1,0 +1,140 @@
+/** The error answers of the document, from the table of all errors. */
+import { envelope } from "../../contract/envelope.ts";
+import { type ErrorCode, type ErrorDetail, errors } from "../../contract/errors.ts";
+import { IDEMPOTENCY_KEY_BYTES_MAX } from "../../contract/limits.ts";
+import type { JsonSchema } from "./schema.ts";
+import { name } from "./shapes.ts";
+
+type Failures = {
+  readonly [Code in ErrorCode]: {
+    /** When a client gets it. */
+    readonly when: string;
+    /** What an example tells of it. */
+    readonly detail: ErrorDetail<Code>;
+    readonly message?: string;
+  };
+};
+
+const failures: Failures = {
+  invalid_request: {
+    when: "The body, a field, a query parameter or the name is not what it must be; the message says which.",
+    detail: {},
+    message: `idempotency_key: longer than ${IDEMPOTENCY_KEY_BYTES_MAX} bytes`,
+  },
+  batch_too_large: { when: "Too many records in one write.", detail: {} },
+  record_too_large: {
+    when: "A record is too large, or the write alone exceeds the caps of a topic that rejects.",
+    detail: {},
+  },
+  unauthorized: { when: "The server has keys, and the request shows none of them.", detail: {} },
+  forbidden: {
+    when: "The key lacks the scope, or may not use the name.",
+    detail: {},
+    message: "the API key lacks the scope that this operation needs",
+  },
+  topic_not_found: { when: "There is no such topic.", detail: { topic: "orders.eu" } },
+  not_found: { when: "There is no such path.", detail: {} },
+  method_not_allowed: { when: "The path exists and does not know the method.", detail: {} },
+  request_timeout: { when: "The body came too slowly.", detail: {} },
+  topic_exists_incompatible: {
+    when: "The topic exists with another type.",
+    detail: { topic: "orders.eu", existing_type: "queue", requested_type: "log" },
+  },
+  topic_not_empty: {
+    when: "The topic holds live records, and `if_empty` was asked for.",
+    detail: { topic: "orders.eu", count: 3 },
+  },
+  payload_too_large: { when: "The body is larger than the server accepts.", detail: {} },
+  unsupported_media_type: {
+    when: "The content type is not `application/json`, or the content encoding is neither `gzip` nor `identity`.",
+    detail: {},
+  },
+  topic_full: {
+    when: "The topic rejects writes beyond its caps, and is full.",
+    detail: { topic: "orders.eu", cap_records: 3, cap_bytes: 0, head_seq: 4, earliest_seq: 2 },
+  },
+  throttled: {
+    when: "A limit of the server is reached. Try again later.",
+    detail: { limit: "max_inflight_per_key", max: 1000 },
+  },
+  shutting_down: { when: "The server is stopping.", detail: {} },
+  internal: {
+    when: "The server failed, or a stored record is damaged, which the detail then names.",
+    detail: {},
+  },
+};
+
+const codes = Object.keys(errors) as ErrorCode[];
+
+for (const code of codes) name(envelope(code), schemaName(code), failures[code].when);
+
+/** `TopicNotFoundError` for `topic_not_found`. */
+function schemaName(code: ErrorCode): string {
+  return `${code.replace(/(?:^|_)([a-z])/g, (_, letter: string) => letter.toUpperCase())}Error`;
+}
+
+const text = (description: string, schema: JsonSchema) => ({ description, required: true, schema });
+
+/** The headers that come with every error of a status. */
+const headers: Readonly<Record<number, JsonSchema>> = {
+  401: { "WWW-Authenticate": text("The scheme to authenticate with.", { const: "Bearer" }) },
+  405: { Allow: text("The methods that the path knows, separated by commas.", { type: "string" }) },
+  429: { "Retry-After": text("Seconds to wait.", { type: "integer", minimum: 1 }) },
+  503: { "Retry-After": text("Seconds to wait.", { type: "integer", minimum: 1 }) },
+};
+
+/** Errors that any operation can end in, or that belong to none. */
+const shared: readonly ErrorCode[] = [
+  "unauthorized",
+  "forbidden",
+  "not_found",
+  "method_not_allowed",
+  "request_timeout",
+  "payload_too_large",
+  "unsupported_media_type",
+  "throttled",
+  "shutting_down",
+  "internal",
+];
+
+/** The answers to a request that may fail with `possible`, by status. */
+export function failureResponses(possible: readonly ErrorCode[]): Record<string, JsonSchema> {
+  const byStatus = Object.groupBy(new Set(possible), (code) => errors[code].status);
+  return Object.fromEntries(
+    Object.entries(byStatus).map(([status, group = []]) => [
+      status,
+      group.length === 1 && shared.includes(group[0]!)
+        ? { $ref: `#/components/responses/${schemaName(group[0]!)}` }
+        : response(Number(status), group),
+    ]),
+  );
+}
+
+/** `components/responses` of the document. */
+export const responses: Record<string, JsonSchema> = Object.fromEntries(
+  shared.map((code) => [schemaName(code), response(errors[code].status, [code])]),
+);
+
+function response(status: number, group: readonly ErrorCode[]): JsonSchema {
+  const schemas = group.map((code) => ({ $ref: `#/components/schemas/${schemaName(code)}` }));
+  return {
+    description: group.map((code) => `\`${code}\`: ${failures[code].when}`).join("\n\n"),
+    ...(headers[status] && { headers: headers[status] }),
+    content: {
+      "application/json": {
+        schema: schemas.length === 1 ? schemas[0] : { oneOf: schemas },
+        examples: Object.fromEntries(group.map((code) => [code, { value: example(code) }])),
+      },
+    },
+  };
+}
+
+function example(code: ErrorCode): object {
+  const { detail, message } = failures[code];
+  const said = message ?? (errors[code].message as (detail: unknown) => string)(detail);
+  const error = { code, message: said };
+  return {
+    error: Object.keys(detail).length > 0 ? { ...error, detail } : error,
+    performance: { server_total_ms: 0.04 },
+  };
+}

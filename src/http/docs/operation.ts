@@ -1,0 +1,159 @@
+/** What the document says of a route, from what is special about it; the rest holds for all of them. */
+import type { TSchema } from "@sinclair/typebox";
+import type { DocumentDecoration } from "elysia";
+import type { ErrorCode } from "../../contract/errors.ts";
+import { TOPIC_NAME } from "../../contract/limits.ts";
+import type { Scope } from "../keys.ts";
+import { failureResponses } from "./failures.ts";
+import type { JsonSchema } from "./schema.ts";
+import { ref } from "./shapes.ts";
+
+export type Tag = "Topics" | "Records" | "Probes";
+
+/** Examples by what they show. */
+type Examples = Readonly<Record<string, unknown>>;
+
+export interface Body {
+  readonly schema: TSchema;
+  /** Whether no body stands for `{}`. */
+  readonly optional?: boolean;
+  /** What the operation asks for beyond the shape. */
+  readonly also?: JsonSchema;
+  readonly examples: Examples;
+}
+
+export interface Reply {
+  readonly description: string;
+  readonly schema: TSchema;
+  readonly examples: Examples;
+  /** The answer in other media types. */
+  readonly otherwise?: Readonly<Record<string, JsonSchema>>;
+}
+
+export interface Operation {
+  readonly id: string;
+  readonly tag: Tag;
+  readonly summary: string;
+  readonly description: string;
+  /** The scope that a key needs. Without one, no key is needed. */
+  readonly scope?: Scope;
+  readonly parameters?: readonly JsonSchema[];
+  readonly body?: Body;
+  readonly replies: Readonly<Record<number, Reply>>;
+  /** The errors that only some operations have. */
+  readonly failures?: readonly ErrorCode[];
+}
+
+/** What a route says of itself: the scope that is asked for, and what the document tells. */
+export function operation(said: Operation): { scope?: Scope; detail: DocumentDecoration } {
+  return { ...(said.scope && { scope: said.scope }), detail: detailOf(said) };
+}
+
+function detailOf(said: Operation): DocumentDecoration {
+  const { id, tag, summary, scope, parameters, body } = said;
+  const replies = Object.entries(said.replies).map(([status, reply]) => [status, response(reply)]);
+  return {
+    operationId: id,
+    tags: [tag],
+    summary,
+    description: `${said.description}\n\n${needs(scope)}`,
+    security: scope ? [{ key: [scope] }] : [{}, { key: [] }],
+    ...(parameters && { parameters }),
+    ...(body && { requestBody: requestBody(body) }),
+    responses: { ...Object.fromEntries(replies), ...failureResponses(failuresOf(said)) },
+  } as object;
+}
+
+/** For a route that the document leaves out: a `HEAD` is what its `GET` is, without a body. */
+export const hidden: DocumentDecoration = { hide: true };
+
+const needs = (scope: Scope | undefined): string =>
+  scope ? `Needs the scope \`${scope}\`.` : "Open without a key, unless the server is set to ask for one.";
+
+const withBody: readonly ErrorCode[] = [
+  "invalid_request",
+  "request_timeout",
+  "payload_too_large",
+  "unsupported_media_type",
+];
+
+function failuresOf({ scope, parameters = [], body, failures = [] }: Operation): ErrorCode[] {
+  return [
+    ...(body ? withBody : []),
+    // A name that is no UTF-8, and one that is resolved as a path: `.` and `..`.
+    ...(parameters.some(({ in: where }) => where === "path")
+      ? (["invalid_request", "not_found"] as const)
+      : []),
+    ...failures,
+    "unauthorized",
+    ...(scope ? (["forbidden"] as const) : []),
+    "throttled",
+    "internal",
+    "shutting_down",
+  ];
+}
+
+function requestBody({ schema, optional = false, also = {}, examples }: Body): JsonSchema {
+  return {
+    required: !optional,
+    ...(optional && { description: "No body is the same as `{}`." }),
+    content: { "application/json": media({ ...ref(schema), ...also }, examples) },
+  };
+}
+
+function response({ description, schema, examples, otherwise }: Reply): JsonSchema {
+  return {
+    description,
+    content: { "application/json": media(ref(schema), examples), ...otherwise },
+  };
+}
+
+/** A body of one media type. */
+export const media = (schema: JsonSchema, examples: Examples): JsonSchema => ({
+  schema,
+  examples: Object.fromEntries(
+    Object.entries(examples).map(([summary, value]) => [idOf(summary), { summary, value }]),
+  ),
+});
+
+const idOf = (summary: string): string => summary.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+
+const topic = { name: "topic", in: "path", required: true, example: "orders.eu" };
+
+/** The name of a topic that the operation may create. */
+export const newTopic: JsonSchema = {
+  ...topic,
+  description: "The topic's name: 1 to 255 of `A-Z a-z 0-9 . _ : -`, the first a letter or a digit.",
+  schema: { type: "string", pattern: TOPIC_NAME.source },
+};
+
+/** The name of a topic that must be there already; one that could not be has never been. */
+export const anyTopic: JsonSchema = {
+  ...topic,
+  description: "The topic's name.",
+  schema: { type: "string", minLength: 1 },
+};
+
+/** A query parameter that is true or false. */
+export const flag = (name: string, otherwise: boolean, description: string): JsonSchema =>
+  lenient(name, "boolean", otherwise, `${description} \`true\` or \`1\`, \`false\` or \`0\``);
+
+/** A query parameter that is a whole number. */
+export const integer = (name: string, otherwise: number, description: string): JsonSchema =>
+  lenient(name, "integer", otherwise, description);
+
+/** What cannot be understood is the default, and no error. */
+const lenient = (name: string, type: string, otherwise: unknown, description: string): JsonSchema => ({
+  name,
+  in: "query",
+  description: `${description}; anything else is the default.`,
+  schema: { type: [type, "string"], default: otherwise },
+});
+
+/** A query parameter that is any text. */
+export const text = (name: string, description: string): JsonSchema => ({
+  name,
+  in: "query",
+  description,
+  schema: { type: "string" },
+});
