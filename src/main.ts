@@ -14,8 +14,12 @@ const EXIT_USAGE = 2;
 /** Resolves when the process is to stop: with the signal that asked for it, or with what went wrong. */
 function stopAsked() {
   const { promise, resolve } = Promise.withResolvers<{ signal: string } | { reason: unknown }>();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => resolve({ signal }));
-  return { asked: promise, broken: (reason: unknown) => resolve({ reason }) };
+  const broken = (reason: unknown) => resolve({ reason });
+  // Where a person is looking, a SIGHUP means that the terminal has gone.
+  const signals = process.stdout.isTTY ? ["SIGINT", "SIGTERM", "SIGHUP"] : ["SIGINT", "SIGTERM"];
+  for (const signal of signals) process.on(signal, () => resolve({ signal }));
+  for (const event of ["uncaughtException", "unhandledRejection"]) process.on(event, broken);
+  return { asked: promise, broken };
 }
 
 async function serve(flags: Flags): Promise<void> {
@@ -27,10 +31,9 @@ async function serve(flags: Flags): Promise<void> {
   let code = 0;
   try {
     const starting = startServer(config, log, broken);
-    if (config.apiKeysFile !== "") {
-      // One that comes before the start is over is heard then.
-      process.on("SIGHUP", () => void starting.then((server) => server.reloadKeys()).catch(() => {}));
-    }
+    // A SIGHUP that comes before the start is over is heard then.
+    const reload = () => void starting.then((server) => server.reloadKeys()).catch(() => {});
+    if (!process.stdout.isTTY) process.on("SIGHUP", reload);
     await using _server = await starting;
     notify("READY=1");
     const stop = await asked;

@@ -1,5 +1,5 @@
 /** One running server: keys, store, engine and HTTP, opened in order and taken down in reverse. */
-import { rename, writeFile } from "node:fs/promises";
+import { rename, rm, writeFile } from "node:fs/promises";
 import { checkAddress, isLoopback } from "./address.ts";
 import type { Config } from "./config.ts";
 import { keySources, tlsFrom } from "./credentials.ts";
@@ -78,7 +78,7 @@ export async function startServer(
   });
   const { hostname, port } = app.server!;
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-  if (config.portFile !== "") await writeAtomically(config.portFile, address);
+  if (config.portFile !== "") await writePortFile(config.portFile, address);
   log.info({ address, tls: tls !== undefined }, "listening");
   const kept = parts.move();
   return {
@@ -101,6 +101,10 @@ function logLimits(config: Config, log: Logger): void {
 }
 
 function reloadKeys(config: Config, keys: Keys, log: Logger): void {
+  if (config.apiKeysFile === "") {
+    log.info("there is no file of keys to be read again");
+    return;
+  }
   try {
     keys.replace(keySources(config));
     log.info({ keys: keys.count }, "keys are read again");
@@ -140,7 +144,13 @@ function explained(what: string, error: unknown): Error {
   return new Error(message.startsWith("Cannot ") ? message : `${what}: ${message}`, { cause: error });
 }
 
-async function writeAtomically(path: string, text: string): Promise<void> {
-  await writeFile(`${path}.tmp`, text);
-  await rename(`${path}.tmp`, path);
+async function writePortFile(path: string, address: string): Promise<void> {
+  const temporary = `${path}.tmp`;
+  try {
+    await writeFile(temporary, address);
+    await rename(temporary, path);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw explained(`Cannot write the port file ${path}`, error);
+  }
 }

@@ -20,7 +20,6 @@ Wants=network-online.target
 [Service]
 Type=notify
 ExecStart=${command.map(escaped).join(" ")}
-ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=${RESTART_SECONDS}
 TimeoutStopSec=${STOP_SECONDS}

@@ -61,6 +61,8 @@ interface Pending {
 /** A command that is carried out, and waits for its commit or for the sync behind it. */
 interface Answer {
   readonly needsSync: boolean;
+  /** Record bytes that it brings; undefined if it changes nothing. */
+  readonly brings: number | undefined;
   readonly topic: Topic | undefined;
   readonly give: (appendMs: number, fsyncMs: number) => void;
   readonly fail: (error: unknown) => void;
@@ -197,17 +199,18 @@ export class Commits {
       return;
     }
     const { group, ms } = done;
-    if (!this.#isEphemeral(pending[0]!.command)) this.#count(pending);
+    if (!this.#isEphemeral(pending[0]!.command)) this.#count(answers);
     const waiting = answers.filter((answer) => answer.needsSync);
     if (waiting.length > 0) this.#sync(waiting, ms);
     this.#events.committed(group);
     for (const answer of answers) if (!answer.needsSync) answer.give(ms, 0);
   }
 
-  #count(pending: readonly Pending[]): void {
-    this.#batches++;
-    this.#entries += pending.length;
-    for (const { command } of pending) this.#bytes += recordBytesOf(command);
+  #count(answers: readonly Answer[]): void {
+    const brought = answers.flatMap(({ brings }) => brings ?? []);
+    if (brought.length > 0) this.#batches++;
+    this.#entries += brought.length;
+    for (const bytes of brought) this.#bytes += bytes;
   }
 
   /** Carries out one command. */
@@ -218,10 +221,12 @@ export class Commits {
       const topic = this.#catalog.loaded(command.topic);
       const give = (appendMs: number, fsyncMs: number) =>
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
-      return { needsSync, topic, give, fail: reject };
+      const isKnown = outcome !== null && "deduped" in outcome && outcome.deduped;
+      const brings = isKnown ? undefined : recordBytesOf(command);
+      return { needsSync, brings, topic, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      return { needsSync, topic: undefined, give: () => reject(error), fail: reject };
+      return { needsSync, brings: undefined, topic: undefined, give: () => reject(error), fail: reject };
     }
   }
 

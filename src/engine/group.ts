@@ -109,7 +109,9 @@ export class Group {
 
   delete(topic: Topic): void {
     this.store.topics.drop(topic.slot);
-    this.store.topics.count(topic.config, -1);
+    // What is damaged may have been counted as something else.
+    if (topic.damaged) this.store.topics.recount();
+    else this.store.topics.count(topic.config, -1);
     for (const shelf of [this.store.disk, this.store.memory]) shelf.logs.delete(topic.slot);
     this.catalog.remove(topic);
     topic.deleted = true;
@@ -127,6 +129,10 @@ export class Group {
   /** The transaction is committed. */
   done(): void {
     const { census } = this.catalog;
+    if ([...this.#deleted].some((topic) => topic.damaged)) {
+      census.recount(this.store);
+      return;
+    }
     for (const [topic, before] of this.#touched) {
       if (!this.#created.has(topic)) census.leave(before.config, before.log);
       if (!topic.deleted) census.enter(topic.config, topic.log);

@@ -8,15 +8,9 @@ import { nameIn } from "./target.ts";
 /** Gives routes the option `scope`. A name in the path is checked as well. */
 export const access = new Elysia({ name: "access" }).macro({
   scope: (scope: Scope) => ({
-    beforeHandle: ({ request, params = {} }: { request: Request; params?: object }) => {
-      if (Object.values(params).some(isDots)) throw new ApiError("not_found", {});
-      authorize(request, scope);
-    },
+    beforeHandle: ({ request }: { request: Request }) => authorize(request, scope),
   }),
 });
-
-/** No name, but steps in a path: they are routed as they are and resolved in the URL, which is then another path. */
-const isDots = (segment: unknown): boolean => segment === "." || segment === "..";
 
 /** Throws `unauthorized`, `forbidden`. */
 function authorize(request: Request, scope: Scope): void {

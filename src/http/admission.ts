@@ -28,7 +28,7 @@ const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
 const DOCUMENTATION = /^\/swagger(?:\/|$)/;
 /** Streams that a browser opens, which cannot send headers there. */
 const TOKEN_PATHS = /^\/v0\/(?:watch\/[^/]+|topics\/[^/]+\/(work))$/;
-const BEARER = /^bearer(?:[ \t]+(.*))?$/i;
+const BEARER = /^bearer(?:[ \t]+(.*?))?[ \t]*$/i;
 
 export class Admission {
   readonly #keys: Keys;
@@ -47,6 +47,10 @@ export class Admission {
   /** Requests that run, and bytes of bodies that they hold. */
   get load(): { readonly requests: number; readonly bodyBytes: number } {
     return { requests: this.#requests, bodyBytes: this.#bodyBytes };
+  }
+
+  get bodyBytesMax(): number {
+    return this.#limits.bodyBytesMax;
   }
 
   get draining(): boolean {
@@ -128,7 +132,7 @@ export class Admission {
 function presented(request: Request): Uint8Array | undefined {
   const bearer = BEARER.exec(request.headers.get("authorization") ?? "");
   // Header values are bytes, one a character.
-  if (bearer) return bytesOf(bearer[1]?.trim(), "latin1");
+  if (bearer) return bytesOf(bearer[1], "latin1");
   const path = TOKEN_PATHS.exec(pathOf(request.url));
   if (path === null || !/^(?:GET|HEAD)$/.test(request.method)) return undefined;
   const tokens = new Query(request.url).all("token");

@@ -28,6 +28,9 @@ export interface AppOptions {
   readonly unexpected: (error: unknown) => void;
 }
 
+/** As other servers count a client that has hung up. */
+const CLIENT_LEFT = 499;
+
 type Handle = (request: Request) => Response | Promise<Response>;
 
 export function createApp({ engine, admission, corsOrigins, tls, unexpected }: AppOptions) {
@@ -42,7 +45,8 @@ export function createApp({ engine, admission, corsOrigins, tls, unexpected }: A
     maxRequestBodySize: Number.MAX_SAFE_INTEGER,
     ...(tls && { tls }),
   };
-  const app = new Elysia({ strictPath: true, serve })
+  // Bun's own router sees paths before dots are resolved, and access is decided on what they come to.
+  const app = new Elysia({ strictPath: true, systemRouter: false, serve })
     .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics))
     .use(crossOrigin(corsOrigins))
     .onRequest(({ request }) => admission.admit(request))
@@ -71,7 +75,7 @@ const accounted =
     admission.enter();
     try {
       const response = await handle(request);
-      metrics.answered(response.status);
+      metrics.answered(hasLeft(request, response) ? CLIENT_LEFT : response.status);
       if (admission.draining) response.headers.set("connection", "close");
       // Bun gives every answer a date but those to HEAD.
       if (request.method === "HEAD") response.headers.set("date", new Date().toUTCString());
@@ -80,6 +84,9 @@ const accounted =
       admission.leave(call);
     }
   };
+
+/** A failure that nobody waits for any more is the client's. */
+const hasLeft = (request: Request, { status }: Response): boolean => status >= 400 && request.signal.aborted;
 
 /** The methods a path knows; none for an unknown path. */
 function methodsOf(routes: readonly { method: string; path: string }[], path: string): string[] {
@@ -91,5 +98,8 @@ function methodsOf(routes: readonly { method: string; path: string }[], path: st
       parts.every((part, i) => (part.startsWith(":") ? segments[i] !== "" : part === segments[i]))
     );
   };
-  return routes.filter((route) => matches(route.path)).map((route) => route.method);
+  // The only OPTIONS are those for cross-origin requests, on every path.
+  return routes
+    .filter(({ method, path }) => method !== "OPTIONS" && matches(path))
+    .map(({ method }) => method);
 }

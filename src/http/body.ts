@@ -1,10 +1,11 @@
-/** Request bodies: bounded, inflated, JSON by content type, valid UTF-8, decoded by their schema. */
+/** Request bodies: bounded in size and time, inflated, JSON by content type, valid UTF-8, decoded by their schema. */
 import { pipeline, Readable } from "node:stream";
 import { createGunzip } from "node:zlib";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
 import type { Admission } from "./admission.ts";
+import { Gathering } from "./gathering.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 
@@ -13,6 +14,8 @@ const PATIENCE_MS = 30_000;
 const BYTES_PER_MS_MIN = 256;
 /** Shorter bodies are as slow as their connection may be. */
 const TIMED_BYTES_MIN = 64 * 1024;
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /** Where no body may stand for `{}`. */
 export interface BodyOptions {
@@ -27,34 +30,79 @@ export interface BodyOptions {
 export function bodyReader<T extends TSchema>(schema: T, { optional = false }: BodyOptions = {}) {
   const decode = decoder(schema);
   return async (request: Request, admission: Admission): Promise<Static<T>> => {
-    const text = await readText(request, admission);
-    if (optional && text === "") return decode("{}");
+    const bytes = await readBytes(request, admission);
+    if (optional && bytes.length === 0) return decode("{}");
     if (!request.headers.get("content-type")?.startsWith("application/json")) {
       throw new ApiError("unsupported_media_type", {});
     }
-    if (text === undefined) throw invalid("the body is not valid UTF-8");
-    return decode(text);
+    return decode(toText(bytes));
   };
 }
 
-/** Undefined for a body that is not UTF-8. */
-async function readText(request: Request, admission: Admission): Promise<string | undefined> {
+function toText(bytes: Uint8Array): string {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    throw invalid("the body is not valid UTF-8");
+  }
+}
+
+async function readBytes(request: Request, admission: Admission): Promise<Uint8Array> {
   const length = contentLength(request);
   if (length !== undefined) admission.allowBody(length);
   const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
-  if (coding === "gzip" || coding === "x-gzip") return inflated(request, admission);
+  if (coding === "gzip" || coding === "x-gzip")
+    return readPieces(inflated(request, admission), request, admission);
   if (coding !== "" && coding !== "identity") {
     throw new ApiError("unsupported_media_type", {}, "the content encoding must be gzip or identity");
   }
-  if (length === undefined) return readChunks(request.body ?? [], request, admission);
+  if (length === undefined) return readPieces(received(request, admission), request, admission);
   admission.holdBody(request, length);
-  return decoded(length < TIMED_BYTES_MIN ? await request.bytes() : await inTime(request.bytes(), length));
+  return length < TIMED_BYTES_MIN ? request.bytes() : inTime(request.bytes(), length);
 }
 
 /** Undefined for a body in chunks, or none. A field that is sent twice comes as "2, 2"; Bun lets only equal ones pass. */
 function contentLength(request: Request): number | undefined {
   const field = request.headers.get("content-length");
   return field === null ? undefined : Number.parseInt(field, 10);
+}
+
+/** A body of unknown length is given up as soon as it is too long. */
+async function readPieces(
+  pieces: AsyncIterable<Uint8Array>,
+  request: Request,
+  admission: Admission,
+): Promise<Uint8Array> {
+  const bytes = new Gathering(admission.bodyBytesMax);
+  for await (const piece of pieces) {
+    admission.holdBody(request, piece.length);
+    bytes.add(piece);
+  }
+  return bytes.end();
+}
+
+/** What comes in, not more of it than a body may hold, and not slower than it may be. */
+async function* received(request: Request, admission: Admission): AsyncGenerator<Uint8Array> {
+  const start = performance.now();
+  let length = 0;
+  for await (const chunk of request.body ?? []) {
+    length += chunk.length;
+    admission.allowBody(length);
+    if (performance.now() - start > patienceMs(length)) throw tooSlow();
+    yield chunk;
+  }
+}
+
+async function* inflated(request: Request, admission: Admission): AsyncGenerator<Uint8Array> {
+  if (request.body === null) return;
+  const gunzip = createGunzip({ chunkSize: INFLATED_CHUNK_BYTES });
+  // What goes wrong on the way ends the iteration below.
+  pipeline(Readable.from(received(request, admission)), gunzip, () => {});
+  try {
+    yield* gunzip;
+  } catch (error) {
+    throw error instanceof ApiError ? error : invalid("the body is not valid gzip");
+  }
 }
 
 async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
@@ -69,62 +117,3 @@ async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
 
 const patienceMs = (bytes: number): number => PATIENCE_MS + bytes / BYTES_PER_MS_MIN;
 const tooSlow = (): ApiError => new ApiError("request_timeout", {});
-
-async function inflated(request: Request, admission: Admission): Promise<string | undefined> {
-  if (request.body === null) return "";
-  const gunzip = createGunzip({ chunkSize: INFLATED_CHUNK_BYTES });
-  // What goes wrong on the way ends the iteration below.
-  pipeline(Readable.fromWeb(request.body as never), gunzip, () => {});
-  try {
-    return await readChunks(gunzip, request, admission);
-  } catch (error) {
-    if (error instanceof ApiError) throw error;
-    throw invalid("the body is not valid gzip");
-  }
-}
-
-/** A body of unknown length is given up as soon as it is too long. */
-async function readChunks(
-  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-  request: Request,
-  admission: Admission,
-): Promise<string | undefined> {
-  const text = new Utf8Text();
-  const start = performance.now();
-  let length = 0;
-  for await (const chunk of source) {
-    admission.holdBody(request, chunk.length);
-    text.add(chunk);
-    length += chunk.length;
-    if (performance.now() - start > patienceMs(length)) throw tooSlow();
-  }
-  return text.end();
-}
-
-const newDecoder = () => new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-const wholeTexts = newDecoder();
-
-function decoded(bytes: Uint8Array, decoder = wholeTexts, stream = false): string | undefined {
-  try {
-    return decoder.decode(bytes, { stream });
-  } catch {
-    return undefined;
-  }
-}
-
-/** Text that comes in pieces, whose bytes are needed no more once they are added. */
-class Utf8Text {
-  readonly #decoder = newDecoder();
-  #text: string | undefined = "";
-
-  add(bytes: Uint8Array, isLast = false): void {
-    const more = decoded(bytes, this.#decoder, !isLast);
-    this.#text = this.#text === undefined || more === undefined ? undefined : this.#text + more;
-  }
-
-  /** Undefined if it was not UTF-8. */
-  end(): string | undefined {
-    this.add(new Uint8Array(), true);
-    return this.#text;
-  }
-}

@@ -19,4 +19,9 @@ export function begin(request: Request): Call {
   return call;
 }
 
-export const callOf = (request: Request): Call => calls.get(request) ?? begin(request);
+/** Throws for a request that has not begun: it must not pass for one that anybody may make. */
+export function callOf(request: Request): Call {
+  const call = calls.get(request);
+  if (call === undefined) throw new Error("the request is not known");
+  return call;
+}

@@ -2,7 +2,7 @@
  * API keys: who is known, and what they may do.
  *
  * An entry is `secret`, `secret:scopes`, `secret:scopes:prefixes` or `secret::prefixes`; entries are separated by
- * commas or line ends, and a line that starts with `#` is a comment. Only the SHA-256 of a secret is kept.
+ * commas or line ends. Only the SHA-256 of a secret is kept.
  */
 import { timingSafeEqual } from "node:crypto";
 
@@ -116,8 +116,7 @@ function parse(sources: readonly KeySource[], known: readonly Key[]): Key[] {
   return [...keys.values()];
 }
 
-const entriesOf = (text: string): string[] =>
-  pieces(text.replace(/^[ \t]*#.*$/gm, "").replaceAll("\n", ","), ",");
+const entriesOf = (text: string): string[] => pieces(text.replaceAll("\n", ","), ",");
 
 /** All of them for an empty field; undefined if one is not known, or there are only separators. */
 function scopesOf(field: string): readonly Scope[] | undefined {

@@ -1,43 +1,25 @@
 /** `GET /v0/metrics`: what the server is doing, for Prometheus as text and for scripts as JSON. */
 import { Elysia } from "elysia";
-import type { Registry } from "prom-client";
 import { METRICS_TOPICS_MAX } from "../contract/limits.ts";
 import { ServerFigures } from "../contract/probes.ts";
 import type { Engine } from "../engine/engine.ts";
-import type { Figures, TopicFigures } from "../engine/figures.ts";
+import type { TopicFigures } from "../engine/figures.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import * as examples from "./docs/examples.ts";
 import { hidden, media, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
-import { registryOf } from "./series.ts";
-
-/** Everything that is shown, read at one moment. */
-export interface Observed extends Figures {
-  readonly topics: readonly TopicFigures[];
-  readonly routers: number;
-  readonly leases: number;
-  readonly streams: number;
-  readonly sessions: number;
-  readonly ready: boolean;
-  readonly uptimeMs: number;
-  readonly load: Admission["load"];
-  readonly responses: readonly (readonly [status: string, count: number])[];
-}
+import { type Observed, registryOf } from "./series.ts";
 
 export class Metrics {
   readonly #engine: Engine;
   readonly #admission: Admission;
   readonly #started = performance.now();
   readonly #responses = new Map<number, number>();
-  readonly #registry: Registry;
-  #shown: Observed;
 
   constructor(engine: Engine, admission: Admission) {
     this.#engine = engine;
     this.#admission = admission;
-    this.#shown = this.observed([]);
-    this.#registry = registryOf(() => this.#shown);
   }
 
   /** Counts an answer. */
@@ -47,9 +29,8 @@ export class Metrics {
 
   /** The text format. */
   async text(): Promise<string> {
-    this.#shown = this.observed(await this.#engine.topicFigures(METRICS_TOPICS_MAX));
-    // Reads every value before it returns, so that scrapes at the same time do not mix.
-    return this.#registry.metrics();
+    const topics = await this.#engine.topicFigures(METRICS_TOPICS_MAX);
+    return registryOf(this.observed(topics)).metrics();
   }
 
   observed(topics: readonly TopicFigures[]): Observed {

@@ -1,12 +1,26 @@
 /**
- * The metrics as Prometheus knows them: one row each. Values are read when somebody asks, so that the work of the
+ * The metrics as Prometheus knows them: one row each. They are made when somebody asks, so that the work of the
  * server only bumps plain numbers.
  *
  * https://prometheus.io/docs/instrumenting/exposition_formats/
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import { METRICS_TOPICS_MAX, SYNC_BUCKETS_US } from "../contract/limits.ts";
-import type { Observed } from "./metrics.ts";
+import type { Figures, TopicFigures } from "../engine/figures.ts";
+import type { Admission } from "./admission.ts";
+
+/** Everything that is shown, read at one moment. */
+export interface Observed extends Figures {
+  readonly topics: readonly TopicFigures[];
+  readonly routers: number;
+  readonly leases: number;
+  readonly streams: number;
+  readonly sessions: number;
+  readonly ready: boolean;
+  readonly uptimeMs: number;
+  readonly load: Admission["load"];
+  readonly responses: readonly (readonly [status: string, count: number])[];
+}
 
 /** One value, or one for each label. */
 type Value = number | readonly (readonly [label: string, value: number])[];
@@ -113,64 +127,40 @@ const table: readonly Series[] = [
   ),
 ];
 
-/** A registry that asks `observe` for what it shows. */
-export function registryOf(observe: () => Observed): Registry {
+/** A registry of what was observed at one moment. */
+export function registryOf(observed: Observed): Registry {
   const registry = new Registry();
-  for (const series of table) registry.registerMetric(metricOf(series, observe));
-  for (const [unit, perMicro] of [
-    ["us", 1],
-    ["seconds", 1e-6],
-  ] as const) {
-    registry.registerMetric(syncLatency(unit, perMicro, observe));
-  }
+  for (const series of table) registry.registerMetric(metricOf(series, observed));
+  registry.registerMetric(syncLatency("us", 1, observed));
+  registry.registerMetric(syncLatency("seconds", 1e-6, observed));
   return registry;
 }
 
-function metricOf({ name, type, help, label, value }: Series, observe: () => Observed): Metric {
-  const show = (metric: { reset(): void; inc(labels: object, value: number): void }) => {
-    metric.reset();
-    const shown = value(observe());
-    if (typeof shown === "number") metric.inc({}, shown);
-    else for (const [text, number] of shown) metric.inc({ [label!]: text }, number);
-  };
+function metricOf({ name, type, help, label, value }: Series, observed: Observed): Metric {
   const options = { name, help, labelNames: label === undefined ? [] : [label], registers: [] };
-  return type === "gauge"
-    ? new Gauge({
-        ...options,
-        collect() {
-          show(this);
-        },
-      })
-    : new Counter({
-        ...options,
-        collect() {
-          show(this);
-        },
-      });
+  const metric = type === "gauge" ? new Gauge(options) : new Counter(options);
+  const shown = value(observed);
+  if (typeof shown === "number") metric.inc({}, shown);
+  else for (const [text, number] of shown) metric.inc({ [label!]: text }, number);
+  return metric;
 }
 
 /** A histogram of counts that were taken elsewhere, which the library's own cannot show. */
-function syncLatency(unit: string, perMicro: number, observe: () => Observed): Metric {
+function syncLatency(unit: string, perMicro: number, { store }: Observed): Metric {
   const name = `topics_wal_fsync_latency_${unit}`;
-  const get = async () => {
-    const { count, micros, buckets } = observe().store.syncs;
-    let below = 0;
-    const values = buckets.map((number, i) => {
-      below += number;
-      const bound = SYNC_BUCKETS_US[i];
-      const le = bound === undefined ? "+Inf" : Number((bound * perMicro).toPrecision(6));
-      return { metricName: `${name}_bucket`, labels: { le }, value: below };
-    });
-    return {
-      name,
-      help: "What a sync of the write-ahead log took.",
-      type: "histogram",
-      values: [
-        ...values,
-        { metricName: `${name}_sum`, labels: {}, value: micros * perMicro },
-        { metricName: `${name}_count`, labels: {}, value: count },
-      ],
-    };
-  };
+  const { count, micros, buckets } = store.syncs;
+  let below = 0;
+  const values = buckets.map((number, i) => {
+    below += number;
+    const bound = SYNC_BUCKETS_US[i];
+    const le = bound === undefined ? "+Inf" : Number((bound * perMicro).toPrecision(6));
+    return { metricName: `${name}_bucket`, labels: { le }, value: below };
+  });
+  const sums = [
+    { metricName: `${name}_sum`, labels: {}, value: micros * perMicro },
+    { metricName: `${name}_count`, labels: {}, value: count },
+  ];
+  const help = "What a sync of the write-ahead log took.";
+  const get = async () => ({ name, help, type: "histogram", values: [...values, ...sums] });
   return { name, get } as unknown as Metric;
 }

@@ -52,10 +52,11 @@ export class Syncs implements Disposable {
 
   #start(): Promise<void> {
     const start = performance.now();
-    this.#running = syncFile(this.#file).finally(() => {
-      this.#running = undefined;
-      this.#count((performance.now() - start) * 1000);
-    });
+    this.#running = syncFile(this.#file)
+      .then(() => this.#count((performance.now() - start) * 1000))
+      .finally(() => {
+        this.#running = undefined;
+      });
     return this.#running;
   }
 

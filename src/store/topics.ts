@@ -24,6 +24,8 @@ export class Topics {
   readonly #getSlot: Statement;
   readonly #names: Statement;
   readonly #kinds: Statement;
+  readonly #forgetKinds: Statement;
+  readonly #countKinds: Statement;
   readonly #count: Statement;
   readonly #insert: Statement;
   readonly #configure: Statement;
@@ -47,6 +49,13 @@ export class Topics {
       "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
     );
     this.#kinds = db.prepare("SELECT type, durability, topics FROM kinds");
+    this.#forgetKinds = db.prepare("DELETE FROM kinds");
+    this.#countKinds = db.prepare(`
+      INSERT INTO kinds
+      SELECT ifnull(config ->> 'type', 'log') AS type, ifnull(config ->> 'durability', 'disk') AS durability, count(*)
+      FROM (SELECT iif(json_valid(config), config, '{}') AS config FROM topics)
+      GROUP BY type, durability
+    `);
     this.#count = db.prepare(
       "INSERT INTO kinds VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET topics = topics + excluded.topics",
     );
@@ -84,6 +93,12 @@ export class Topics {
   /** Counts `change` more topics of a kind. */
   count({ type, durability }: Pick<TopicKind, "type" | "durability">, change: number): void {
     this.#count.run(type, durability, change);
+  }
+
+  /** Counts all topics by what their settings say. Takes long where there are many. */
+  recount(): void {
+    this.#forgetKinds.run();
+    this.#countKinds.run();
   }
 
   /** How many topics there are of each kind. */

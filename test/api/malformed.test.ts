@@ -456,7 +456,7 @@ test.each([
 ])("01.24 a length that is sent %s counts as it is", async (_, lengths) => {
   await using own = await startServer({ TOPICS_MAX_BODY_BYTES: "10" });
   const answer = await exchange(own.url, write(lengths, "Connection: close") + record);
-  expect([400, 413]).toContain(finals(answer)[0]?.status);
+  expect([400, 413]).toContain(finals(answer)[0]!.status);
   const { body } = await own.send("GET", "/v0/metrics", undefined, { accept: "application/json" });
   expect(body).toMatchObject({ topics: 0 });
   expect((await own.send("GET", "/v0/metrics")).text).toContain("\ntopics_request_body_bytes_in_flight 0\n");

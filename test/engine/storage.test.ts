@@ -96,3 +96,25 @@ describe("a topic that has lost its newest row", () => {
     expect(await append(engine, "bad", records(1))).toMatchObject({ created: true, first_seq: 1 });
   });
 });
+
+test.each(["data", "tag", "node", "meta"])(
+  "a %s that has become a blob of the same bytes is damage",
+  async (column) => {
+    await using dir = await temporaryDirectory();
+    const whole = [{ data: '"d"', tag: "t", node: "n", meta: '{"m":1}' }];
+    {
+      using first = new OpenEngine(dir.path, clock);
+      await append(first.engine, "t", whole);
+    }
+    {
+      using db = new Database(join(dir.path, "topics.db"), { readwrite: true, strict: true });
+      db.run("PRAGMA busy_timeout = 5000");
+      db.run(`UPDATE records SET ${column} = CAST(${column} AS BLOB)`);
+    }
+    using second = new OpenEngine(dir.path, clock);
+    await expect(diff(second.engine, "t")).rejects.toMatchObject({
+      code: "internal",
+      detail: { topic: "t", seq: 1 },
+    });
+  },
+);
