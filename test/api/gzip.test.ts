@@ -228,6 +228,22 @@ describe("the size of a request", () => {
     60_000,
   );
 
+  test("a body that never comes to anything is 413 once it has sent more than a body may be", async () => {
+    await using own = await startServer({ TOPICS_MAX_BODY_BYTES: "100000" });
+    // A file name that does not end: all of it belongs to the header of the first member.
+    const header = Buffer.from([0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 3]);
+    const name = Buffer.alloc(10_000, "a");
+    let sent = 0;
+    const endless = new ReadableStream<Uint8Array>({
+      pull: (stream) => {
+        stream.enqueue(sent++ === 0 ? header : name);
+        if (sent > 1000) stream.close();
+      },
+    });
+    const reply = await own.send("POST", "/v0/topics/t", endless, gzipped);
+    expect(reply).toMatchObject({ status: 413, body: { error: { code: "payload_too_large" } } });
+  });
+
   onLinux(
     "many bodies in a row leave no memory behind",
     async () => {

@@ -702,6 +702,24 @@ describe("requests", () => {
     expect(await until(held, (bytes) => bytes === 0)).toBe(0);
   });
 
+  test("whose client has left are not counted as failures of the server", async () => {
+    await using own = await startServer();
+    const head =
+      "POST /v0/topics/t HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
+    const statuses = async () => (await scrape(own)).by("status", "topics_http_responses_total");
+    for (let i = 0; i < 20; i++) {
+      using socket = new RawSocket(own.url);
+      await socket.write(head + "x".repeat(i * 400));
+      await until(
+        async () => (await scrape(own)).value("topics_requests_in_flight")!,
+        (running) => running >= 2,
+      );
+      await socket.reset();
+    }
+    const counted = await until(statuses, (counts) => counts["499"] === 20);
+    expect(Object.keys(counted).filter((status) => status !== "499")).toEqual(["200"]);
+  });
+
   test("give back what they counted when the client vanishes", async () => {
     const topic = await newTopic(server);
     const counts = async () => {

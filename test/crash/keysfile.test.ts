@@ -139,6 +139,13 @@ describe("the file of keys", () => {
     ]).toEqual([200, 401, 401]);
   });
 
+  test("may start with a byte order mark", async () => {
+    await using kept = await withFile("\ufeff# comment, and more\none");
+    const keys = ["one", "# comment", "comment", "and more"];
+    const statuses = await Promise.all(keys.map((key) => list(kept.server, key)));
+    expect(statuses).toEqual([200, 401, 401, 401]);
+  });
+
   test("may have line ends of another system", async () => {
     await using kept = await withFile("# comment\r\none\r\ntwo:r\r\n");
     const { server } = kept;
@@ -249,6 +256,16 @@ describe("SIGHUP", () => {
         (status) => status === 200,
       );
     }
+  });
+
+  test("without a file of keys changes nothing, and is answered", async () => {
+    await using server = await spawnServer({ env: { TOPICS_API_KEYS: "one" } });
+    process.kill(server.pid, "SIGHUP");
+    await until(
+      async () => logged(server).at(-1)!.msg,
+      (msg) => /no file/.test(msg),
+    );
+    expect(await list(server, "one")).toBe(200);
   });
 
   test("disturbs no request that runs", async () => {

@@ -276,6 +276,16 @@ describe.concurrent("healthcheck", () => {
     expect(await check(env)).toMatchObject(down);
   });
 
+  test("asks the server itself, whatever proxy there is, and says whom it could not reach", async () => {
+    await using server = await spawnServer();
+    const proxies = { HTTP_PROXY: "http://127.0.0.1:9", http_proxy: "http://127.0.0.1:9" };
+    expect((await check({ ...proxies, TOPICS_PORT: portOf(server.url) })).exitCode).toBe(0);
+    const port = `${freePort()}`;
+    expect((await check({ ...proxies, TOPICS_PORT: port })).stderr).toContain(
+      `http://127.0.0.1:${port}/v0/health`,
+    );
+  });
+
   test("finds the address as the server does", async () => {
     await using server = await spawnServer();
     const port = portOf(server.url);

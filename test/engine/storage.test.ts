@@ -118,3 +118,51 @@ test.each(["data", "tag", "node", "meta"])(
     });
   },
 );
+
+test("deleting damaged topics leaves right figures, also for the next start", async () => {
+  await using dir = await temporaryDirectory();
+  {
+    using first = new OpenEngine(dir.path, clock);
+    await append(first.engine, "queue", records(3), { type: "queue", durability: "fsync" });
+    await append(first.engine, "log", records(3), { durability: "memory" });
+    await append(first.engine, "whole", records(2));
+    await append(first.engine, "passing", records(4), { durability: "ephemeral" });
+  }
+  {
+    using db = new Database(join(dir.path, "topics.db"), { readwrite: true, strict: true });
+    db.run("PRAGMA busy_timeout = 5000");
+    db.run("UPDATE topics SET checksum = checksum + 1 WHERE name = 'queue'");
+    db.run(
+      "UPDATE logs SET checksum = checksum + 1 WHERE slot = (SELECT slot FROM topics WHERE name = 'log')",
+    );
+  }
+  const left = { topics: 2, queues: 0, byDurability: { ephemeral: 1, memory: 0, disk: 1, fsync: 0 } };
+  {
+    using second = new OpenEngine(dir.path, clock);
+    await append(second.engine, "passing", records(1));
+    await second.engine.topics.delete("queue", false);
+    await second.engine.topics.delete("log", false);
+    expect(second.engine.figures.census).toMatchObject({ ...left, records: 3, bytes: 3 });
+  }
+  using third = new OpenEngine(dir.path, clock);
+  expect(third.engine.figures.census).toMatchObject({ ...left, records: 2, bytes: 2 });
+});
+
+test("writes that are refused or known already are not counted as entries of the log", async () => {
+  await using dir = await temporaryDirectory();
+  using open = new OpenEngine(dir.path, clock);
+  await append(open.engine, "t", records(2), { cap_records: 2, discard: "reject" });
+  const keyed = () => open.engine.log.append("u", { records: records(1), idempotency_key: "k" }, null, false);
+  await keyed();
+  const before = open.engine.figures.commits;
+
+  await append(open.engine, "t", records(1)).catch(() => {});
+  await keyed();
+  await Promise.all([
+    keyed(),
+    append(open.engine, "t", records(1)).catch(() => {}),
+    append(open.engine, "u", records(1)),
+  ]);
+  const { entries, bytes } = open.engine.figures.commits;
+  expect([entries - before.entries, bytes - before.bytes]).toEqual([1, 1]);
+});
