@@ -187,6 +187,7 @@ export class Commits {
 
   #commit(pending: readonly Pending[]): void {
     const answers: Answer[] = [];
+    const isStored = !this.#isEphemeral(pending[0]!.command);
     const done = this.#transact((group) => {
       for (const one of pending) answers.push(this.#apply(group, one));
       this.#events.closing(group);
@@ -199,13 +200,14 @@ export class Commits {
       return;
     }
     const { group, ms } = done;
-    if (!this.#isEphemeral(pending[0]!.command)) this.#count(answers);
+    if (isStored) this.#count(answers);
     const waiting = answers.filter((answer) => answer.needsSync);
     if (waiting.length > 0) this.#sync(waiting, ms);
     this.#events.committed(group);
     for (const answer of answers) if (!answer.needsSync) answer.give(ms, 0);
   }
 
+  /** Counts what a transaction on disk has changed. */
   #count(answers: readonly Answer[]): void {
     const brought = answers.flatMap(({ brings }) => brings ?? []);
     if (brought.length > 0) this.#batches++;
