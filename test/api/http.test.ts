@@ -345,3 +345,24 @@ describe("precedence and body size", () => {
     expect((await own.send("PUT", "/v0/topics/t")).status).toBe(201);
   });
 });
+
+test.each(["text/html", "text/event-stream", "application/xml;q=1", "*/*;q=0", "junk", "application/json"])(
+  "01.09 Accept %s gets JSON from a JSON endpoint",
+  async (accept) => {
+    const topic = await newTopic(server);
+    const requests = [
+      ["GET", "/v0/topics", undefined],
+      ["GET", topic.path, undefined],
+      ["POST", `${topic.path}/diff`, "{}"],
+      ["GET", "/healthz", undefined],
+      ["GET", "/nope", undefined],
+    ] as const;
+    const types = await Promise.all(
+      requests.map(async ([method, path, body]) => {
+        const { headers } = await server.send(method, path, body, { accept });
+        return headers.get("content-type");
+      }),
+    );
+    expect(types).toEqual(requests.map(() => "application/json"));
+  },
+);
