@@ -34,7 +34,9 @@ const CLIENT_LEFT = 499;
 type Handle = (request: Request) => Response | Promise<Response>;
 
 export function createApp({ engine, admission, corsOrigins, tls, unexpected }: AppOptions) {
-  const metrics = new Metrics(engine, admission);
+  const started = performance.now();
+  const uptimeMs = () => performance.now() - started;
+  const metrics = new Metrics(engine, admission, uptimeMs);
   const serve = {
     development: false,
     // Elysia's default would let a second server share the port.
@@ -59,7 +61,7 @@ export function createApp({ engine, admission, corsOrigins, tls, unexpected }: A
             allow: allowed.join(","),
           });
     })
-    .use(healthRoutes(engine.topics))
+    .use(healthRoutes(engine.topics, uptimeMs))
     .use(metricsRoutes(metrics))
     .use(topicRoutes(engine.topics, admission))
     .use(recordRoutes(engine.log, engine.topics, admission));

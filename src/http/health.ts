@@ -7,13 +7,12 @@ import * as examples from "./docs/examples.ts";
 import { hidden, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 
-export function healthRoutes(topics: Topics) {
-  const started = performance.now();
+export function healthRoutes(topics: Topics, uptimeMs: () => number) {
   const health = ({ request }: { request: Request }) =>
     reply(request, {
       status: "ok",
       version,
-      uptime_ms: Math.floor(performance.now() - started),
+      uptime_ms: Math.floor(uptimeMs()),
     } satisfies Health);
   const ready = ({ request }: { request: Request }) =>
     reply(request, { status: "ready", wal_replay_complete: true, topics: topics.count } satisfies Ready);

@@ -14,12 +14,13 @@ import { type Observed, registryOf } from "./series.ts";
 export class Metrics {
   readonly #engine: Engine;
   readonly #admission: Admission;
-  readonly #started = performance.now();
+  readonly #uptimeMs: () => number;
   readonly #responses = new Map<number, number>();
 
-  constructor(engine: Engine, admission: Admission) {
+  constructor(engine: Engine, admission: Admission, uptimeMs: () => number) {
     this.#engine = engine;
     this.#admission = admission;
+    this.#uptimeMs = uptimeMs;
   }
 
   /** Counts an answer. */
@@ -42,7 +43,7 @@ export class Metrics {
       streams: 0,
       sessions: 0,
       ready: !this.#admission.draining,
-      uptimeMs: performance.now() - this.#started,
+      uptimeMs: this.#uptimeMs(),
       load: this.#admission.load,
       responses: [...this.#responses].map(([status, count]) => [String(status), count]),
     };
