@@ -1,18 +1,17 @@
 /** Where the server may listen: on a public address only with keys, or with somebody's word for it. */
 import { lookup } from "node:dns/promises";
 import { isIPv6 } from "node:net";
-import type { Config } from "./config.ts";
+import { type Config, settings } from "./config.ts";
 
-const PORT_MAX = 65535;
 const LOOPBACK = /^(?:(?:::ffff:)?127\.|::1$)/i;
 
-/** Throws if nobody can listen there, or this server must not. */
-export async function checkAddress(config: Config, hasKeys: boolean): Promise<void> {
-  const { host, port, allowInsecureNoAuth } = config;
+/** Throws if nobody can listen there, or this server must not. `isOpen`: to everybody who reaches it, without a key. */
+export function checkAddress({ host, port, allowInsecureNoAuth }: Config, isOpen: boolean): void {
   const behindColon = isIPv6(host) ? undefined : /:(.*)$/s.exec(host)?.[1];
   if (behindColon !== undefined) throw new Error(`Cannot listen on ${host}: "${behindColon}" is no port`);
-  if (port > PORT_MAX) throw new Error(`Cannot listen on port ${port}: ports end at ${PORT_MAX}`);
-  if (hasKeys || allowInsecureNoAuth || (await isLoopback(host))) return;
+  const { max } = settings.port;
+  if (port > max) throw new Error(`Cannot listen on port ${port}: ports end at ${max}`);
+  if (!isOpen || allowInsecureNoAuth) return;
   throw new Error(
     `Cannot listen on ${host} without keys: whoever reaches it could do everything. Set TOPICS_API_KEYS, or ` +
       "TOPICS_ALLOW_INSECURE_NO_AUTH=1 if something else guards it",

@@ -26,10 +26,10 @@ const text = (options: Options<string>): Setting<string> => ({
   parse: (text) => text.trim() || undefined,
 });
 
-const unsigned = (options: Options<number>): Setting<number> => ({
+const unsigned = <O extends Options<number>>(options: O) => ({
   range: "0 …",
   ...options,
-  parse: (text) => {
+  parse: (text: string): number | undefined => {
     const number = Number(text);
     return /^\s*\d+\s*$/.test(text) && Number.isSafeInteger(number) ? number : undefined;
   },

@@ -97,10 +97,10 @@ function fail(error: unknown, log: (message: string) => void = () => {}): number
 function withFlags(command: Command, needed: readonly string[] = Object.keys(settings)): Command {
   for (const [name, setting] of Object.entries(settings) as [string, Setting][]) {
     if (setting.flag === undefined || !needed.includes(name)) continue;
-    const told = [setting.variable, setting.otherwise === false ? undefined : `default ${setting.otherwise}`];
+    const { what, variable, otherwise } = setting;
     const option = new Option(
       setting.flag,
-      `${setting.what} (${told.filter(Boolean).join(", ")})`.replace(" ()", ""),
+      variable === undefined ? what : `${what} (${variable}, default ${otherwise})`,
     );
     if (setting.flag.includes("<")) option.argParser((text) => flagValue(setting, text));
     command.addOption(option);

@@ -32,8 +32,9 @@ export async function startServer(
 ): Promise<Server> {
   const keys = new Keys(keySources(config));
   const tls = tlsFrom(config);
-  await checkAddress(config, keys.count > 0);
-  await logAccess(config, keys, log);
+  const access = keys.count > 0 ? "keys" : (await isLoopback(config.host)) ? "local" : "public";
+  checkAddress(config, access === "public");
+  logAccess(access, config, keys, log);
   logLimits(config, log);
 
   await using parts = new AsyncDisposableStack();
@@ -88,10 +89,9 @@ export async function startServer(
   };
 }
 
-async function logAccess({ host }: Config, keys: Keys, log: Logger): Promise<void> {
-  if (keys.count > 0) log.info({ keys: keys.count }, "authentication is on");
-  else if (await isLoopback(host))
-    log.warn("authentication is off: everybody on this machine may do everything");
+function logAccess(access: "keys" | "local" | "public", { host }: Config, keys: Keys, log: Logger): void {
+  if (access === "keys") log.info({ keys: keys.count }, "authentication is on");
+  else if (access === "local") log.warn("authentication is off: everybody on this machine may do everything");
   else log.warn({ host }, "AUTHENTICATION IS OFF ON A PUBLIC ADDRESS: whoever reaches it may do everything");
 }
 

@@ -54,6 +54,8 @@ export interface CommitFigures {
 
 interface Pending {
   readonly command: Command;
+  /** Record bytes that it brings. */
+  readonly bytes: number;
   readonly resolve: (committed: Committed<Command>) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -126,7 +128,7 @@ export class Commits {
       throw new ApiError("throttled", { limit: "max_commands_waiting", max: WAITING_MAX });
     }
     const { promise, resolve, reject } = Promise.withResolvers<Committed<Command>>();
-    this.#queue.push({ command, resolve, reject });
+    this.#queue.push({ command, bytes: recordBytesOf(command), resolve, reject });
     this.#waitingPeak = Math.max(this.#waitingPeak, this.#queue.length);
     this.#schedule();
     return promise as Promise<Committed<C>>;
@@ -175,9 +177,9 @@ export class Commits {
     let size = 0;
     let records = 0;
     let bytes = 0;
-    for (const { command } of this.#queue) {
-      records += command.kind === "append" ? command.records.length : 0;
-      bytes += recordBytesOf(command);
+    for (const pending of this.#queue) {
+      records += pending.command.kind === "append" ? pending.command.records.length : 0;
+      bytes += pending.bytes;
       const isFull = records > GROUP_RECORDS_MAX || bytes > GROUP_BYTES_MAX || size === GROUP_COMMANDS_MAX;
       if (size > 0 && isFull) break;
       size++;
@@ -216,7 +218,7 @@ export class Commits {
   }
 
   /** Carries out one command. */
-  #apply(group: Group, { command, resolve, reject }: Pending): Answer {
+  #apply(group: Group, { command, bytes, resolve, reject }: Pending): Answer {
     const needsSync = this.#needsSync(command);
     try {
       const outcome = apply(group, command);
@@ -224,7 +226,7 @@ export class Commits {
       const give = (appendMs: number, fsyncMs: number) =>
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
       const isKnown = outcome !== null && "deduped" in outcome && outcome.deduped;
-      const brings = isKnown ? undefined : recordBytesOf(command);
+      const brings = isKnown ? undefined : bytes;
       return { needsSync, brings, topic, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;

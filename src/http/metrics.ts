@@ -68,7 +68,7 @@ export function metricsRoutes(metrics: Metrics) {
         summary: "Metrics",
         description:
           "For Prometheus as text, and as JSON if the `Accept` header names `application/json`. " +
-          "The text has series of their own for the first 1000 topics by name.",
+          `The text has series of their own for the first ${METRICS_TOPICS_MAX} topics by name.`,
         replies: {
           200: {
             description: "The figures of this moment.",

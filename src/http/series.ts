@@ -47,18 +47,22 @@ const counter = (name: string, help: string, value: Series["value"], label?: str
   type: "counter",
 });
 
-/** A gauge with a series for each of the first topics by name. */
-const perTopic = (name: string, help: string, value: (topic: Observed["topics"][number]) => number): Series =>
-  gauge(name, help, ({ topics }) => topics.map((topic) => [topic.topic, value(topic)]), "topic");
-
-/** The same for queues only. */
-const perQueue = (name: string, help: string, value: (topic: Observed["topics"][number]) => number): Series =>
+/** A gauge with a series for each of the first topics by name that has a value. */
+const perTopic = (name: string, help: string, value: (topic: TopicFigures) => number | undefined): Series =>
   gauge(
     name,
     help,
-    ({ topics }) => topics.filter((topic) => topic.isQueue).map((topic) => [topic.topic, value(topic)]),
+    ({ topics }) =>
+      topics.flatMap((topic) => {
+        const number = value(topic);
+        return number === undefined ? [] : [[topic.topic, number] as const];
+      }),
     "topic",
   );
+
+/** The same for queues only. */
+const perQueue = (name: string, help: string, value: (queue: TopicFigures) => number): Series =>
+  perTopic(name, help, (topic) => (topic.isQueue ? value(topic) : undefined));
 
 const table: readonly Series[] = [
   gauge("topics_topics", "Topics.", ({ census }) => census.topics),

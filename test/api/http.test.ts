@@ -1,5 +1,6 @@
 /** The wire around every endpoint: paths, methods, content types, body framing and body sizes. */
 import { describe, expect, test } from "bun:test";
+import { RawSocket } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
 import { absentTopic, newTopic, sharedServer } from "../support/topics.ts";
 
@@ -11,27 +12,14 @@ const bytes = (text: string) => new TextEncoder().encode(text);
  * `rest` is sent after the answer so far ends with an interim `100`.
  */
 async function exchange(url: string, request: string, rest?: string): Promise<string> {
-  const { hostname, port } = new URL(url);
-  const closed = Promise.withResolvers<string>();
-  const decoder = new TextDecoder();
-  let answer = "";
-  let later = rest;
-  await Bun.connect({
-    hostname,
-    port: Number(port),
-    socket: {
-      open: (socket) => void socket.write(request),
-      data: (socket, chunk) => {
-        answer += decoder.decode(chunk, { stream: true });
-        if (later === undefined || !/^HTTP\/1\.1 100 [^\r]*\r\n\r\n$/.test(answer)) return;
-        socket.write(later);
-        later = undefined;
-      },
-      close: () => closed.resolve(answer),
-      error: (_, error) => closed.reject(error),
-    },
-  });
-  return closed.promise;
+  using socket = new RawSocket(url);
+  await socket.write(request);
+  if (rest !== undefined) {
+    await socket.until((answer) => /^HTTP\/1\.1 100 [^\r]*\r\n\r\n$/.test(answer));
+    await socket.write(rest);
+  }
+  // Awaited here: the socket lives no longer than this call.
+  return await socket.untilClosed();
 }
 
 const head = (method: string, path: string, ...fields: string[]) =>

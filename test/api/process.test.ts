@@ -2,16 +2,8 @@
 import { describe, expect, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { command, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
+import { command, freePort, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, timed, until } from "../support/topics.ts";
-
-/** A port that was free a moment ago. */
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
 
 /** Sends the text over a socket of its own. `answered` is the first answer, `ended` the whole of it. */
 async function dial(url: string, text: string) {

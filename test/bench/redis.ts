@@ -4,6 +4,7 @@
  */
 import { join } from "node:path";
 import type { Socket } from "bun";
+import { freePort } from "../support/spawn.ts";
 import { click } from "./client.ts";
 import { type Generated, percentile } from "./figures.ts";
 import { cpuSeconds, end, run, start, temporaryDirectory } from "./process.ts";
@@ -178,11 +179,4 @@ async function answers(port: number): Promise<boolean> {
   };
   await Bun.connect({ hostname: "127.0.0.1", port, socket }).catch(() => reached.resolve(false));
   return reached.promise;
-}
-
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
 }

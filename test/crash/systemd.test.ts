@@ -4,18 +4,10 @@ import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { NotifySocket } from "../support/notifysocket.ts";
-import { command, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
+import { command, freePort, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, timed, until } from "../support/topics.ts";
 
 setDefaultTimeout(30_000);
-
-/** A port that was free a moment ago. */
-function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
-}
 
 /** The promise's outcome. Fails if that takes longer. */
 async function within<T>(deadlineMs: number, promise: Promise<T>): Promise<T> {

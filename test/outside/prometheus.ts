@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { startServer } from "../support/server.ts";
-import { temporaryDirectory } from "../support/spawn.ts";
+import { freePort, temporaryDirectory } from "../support/spawn.ts";
 import { newTopic, until } from "../support/topics.ts";
 
 setDefaultTimeout(60_000);
@@ -76,9 +76,3 @@ test("a server with keys is scraped without errors, and what it says can be aske
     await prometheus.exited;
   }
 });
-
-/** A port that was free a moment ago. */
-function freePort(): number {
-  using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  return listener.port;
-}

@@ -33,6 +33,14 @@ export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
+/** A port that was free a moment ago. */
+export function freePort(): number {
+  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = listener;
+  listener.stop(true);
+  return port;
+}
+
 /** Runs the server's command line to its end, for tests of flags and refusals to start. */
 export async function runToEnd(args: string[], env: Record<string, string> = {}) {
   const child = Bun.spawn([...command, ...args], {

@@ -1,30 +1,11 @@
 /** Requests and answers as they might be seen: a shop that sells mugs. */
-
-const defaults = {
-  type: "log",
-  ttl_ms: 0,
-  cap_records: 0,
-  cap_bytes: 0,
-  discard: "old",
-  durable: false,
-  durability: "disk",
-  priority: null,
-  auto_priority: true,
-  auto_create: true,
-  idempotency_window_ms: 120_000,
-  dedupe_node: true,
-  lease_ms: 30_000,
-  claim_jitter_ms: 0,
-  max_deliveries: 0,
-  dead_letter: null,
-  leases_durable: false,
-};
+import { resolveConfig } from "../../engine/config.ts";
 
 const topic = { topic: "orders.eu", epoch: 1 };
 const performance = { server_total_ms: 0.06 };
 
-const settings = { ttl_ms: 604_800_000, durability: "fsync" };
-const config = { ...defaults, ...settings, durable: true };
+const settings = { ttl_ms: 604_800_000, durability: "fsync" } as const;
+const config = resolveConfig(topic.topic, settings);
 
 export const putTopic = {
   requests: {

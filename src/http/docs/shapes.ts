@@ -42,6 +42,7 @@ import {
   TopicState,
   TopicSummary,
 } from "../../contract/topics.ts";
+import { resolveConfig } from "../../engine/config.ts";
 import { type JsonSchema, toJsonSchema } from "./schema.ts";
 
 /** A field's description, alone or with further keywords. */
@@ -119,49 +120,67 @@ object(DiffPerformance, "DiffPerformance", "What a read cost.", {
   records_scanned: count("Seqs that were looked at, with those that were skipped."),
 });
 
+/** What holds for a topic that nobody has configured. */
+const defaults = resolveConfig("any", {});
+
 object(
   TopicConfigInput,
   "TopicConfigInput",
   "Settings of a topic. What is left out has its default. Settings above 2^53-1 are refused.",
   {
-    type: { description: "Cannot be changed once the topic exists.", default: "log" },
-    ttl_ms: { description: "Records older than this expire; 0 keeps them.", default: 0 },
-    cap_records: { description: "Live records to keep at most; 0 is no limit.", default: 0 },
-    cap_bytes: { description: "Bytes of live records to keep at most; 0 is no limit.", default: 0 },
+    type: { description: "Cannot be changed once the topic exists.", default: defaults.type },
+    ttl_ms: { description: "Records older than this expire; 0 keeps them.", default: defaults.ttl_ms },
+    cap_records: {
+      description: "Live records to keep at most; 0 is no limit.",
+      default: defaults.cap_records,
+    },
+    cap_bytes: {
+      description: "Bytes of live records to keep at most; 0 is no limit.",
+      default: defaults.cap_bytes,
+    },
     discard: {
       description: "At a cap: `old` evicts the oldest records, `reject` refuses the write.",
-      default: "old",
+      default: defaults.discard,
     },
     durable: {
       description: "Read only without `durability`: true is `fsync`, false is `disk`.",
-      default: false,
+      default: defaults.durable,
     },
     durability:
       "How hard an acknowledged write is kept: `fsync` survives a power cut, `disk` and `memory` a crash of the " +
       "process, `ephemeral` no restart. Wins over `durable`.",
     priority: "Fixed priority; it takes effect within -1000..1000.",
-    auto_priority: { description: "Without `priority`: rank by recent reads.", default: true },
+    auto_priority: {
+      description: "Without `priority`: rank by recent reads.",
+      default: defaults.auto_priority,
+    },
     auto_create: {
       description: "In the `config` of a write: whether that write may create the topic.",
-      default: true,
+      default: defaults.auto_create,
     },
     idempotency_window_ms: {
       description: "How long an idempotency key is remembered.",
-      default: 120_000,
+      default: defaults.idempotency_window_ms,
     },
-    dedupe_node: { description: "Whether readers may leave out records by `node`.", default: true },
+    dedupe_node: {
+      description: "Whether readers may leave out records by `node`.",
+      default: defaults.dedupe_node,
+    },
     lease_ms: {
       description: `Queues: default lease. Clamped to ${LEASE_MS_MIN}..${LEASE_MS_MAX}.`,
-      default: 30_000,
+      default: defaults.lease_ms,
     },
     claim_jitter_ms: {
       description: `Queues: clamped to 0..${CLAIM_JITTER_MS_MAX}.`,
-      default: 0,
+      default: defaults.claim_jitter_ms,
     },
-    max_deliveries: { description: "Queues: 0 is no limit.", default: 0 },
+    max_deliveries: { description: "Queues: 0 is no limit.", default: defaults.max_deliveries },
     dead_letter:
       "Queues: the topic that takes jobs which were delivered too often. Must be a legal name, and not the queue's own.",
-    leases_durable: { description: "Queues: whether leases survive a restart.", default: false },
+    leases_durable: {
+      description: "Queues: whether leases survive a restart.",
+      default: defaults.leases_durable,
+    },
   },
 );
 object(TopicConfig, "TopicConfig", "All settings of a topic.", {
