@@ -1,6 +1,12 @@
 /** Settings: command-line flags, then environment variables, then defaults. */
 import { isIPv6 } from "node:net";
-import { BODY_BYTES_DEFAULT, TOPICS_MAX_DEFAULT } from "./contract/limits.ts";
+import {
+  BODY_BYTES_DEFAULT,
+  ROUTERS_MAX_DEFAULT,
+  SSE_CONNECTIONS_MAX_DEFAULT,
+  SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT,
+  TOPICS_MAX_DEFAULT,
+} from "./contract/limits.ts";
 
 type Value = string | number | boolean;
 
@@ -139,6 +145,21 @@ export const settings = {
     variable: "TOPICS_MAX_TOPICS",
     otherwise: TOPICS_MAX_DEFAULT,
     what: "topics; more get `429`; `0` is no limit",
+  }),
+  routersMax: unsigned({
+    variable: "TOPICS_MAX_ROUTERS",
+    otherwise: ROUTERS_MAX_DEFAULT,
+    what: "routers; more get `429`; `0` is no limit",
+  }),
+  streamsMax: unsigned({
+    variable: "TOPICS_MAX_SSE_CONNECTIONS",
+    otherwise: SSE_CONNECTIONS_MAX_DEFAULT,
+    what: "open streams; more get `429`; `0` is no limit",
+  }),
+  streamsPerKeyMax: unsigned({
+    variable: "TOPICS_MAX_SSE_CONNECTIONS_PER_KEY",
+    otherwise: SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT,
+    what: "open streams of one key; more get `429`; `0` is no limit",
   }),
   totalBytesMax: unsigned({
     variable: "TOPICS_MAX_TOTAL_BYTES",

@@ -7,6 +7,7 @@ import { Engine } from "./engine/engine.ts";
 import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
 import { Keys } from "./http/keys.ts";
+import { Streams } from "./http/streams.ts";
 import type { Logger } from "./log.ts";
 import { Store } from "./store/store.ts";
 
@@ -57,9 +58,11 @@ export async function startServer(
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
 
   const admission = new Admission({ keys, limits: config, probeAuth: config.probeAuth });
+  const streams = new Streams(config);
   const app = createApp({
     engine,
     admission,
+    streams,
     corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
     tls,
     unexpected: (error) => log.error({ err: error }, "a request failed"),
@@ -67,6 +70,7 @@ export async function startServer(
   listen(app, config);
   parts.defer(async () => {
     admission.drain();
+    streams.end();
     let drained = true;
     const deadline = setTimeout(() => {
       drained = false;
@@ -96,8 +100,18 @@ function logAccess(access: "keys" | "local" | "public", { host }: Config, keys: 
 }
 
 function logLimits(config: Config, log: Logger): void {
-  const { bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, totalBytesMax } = config;
-  log.info({ bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, totalBytesMax }, "limits");
+  const { bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, routersMax, totalBytesMax } =
+    config;
+  const { streamsMax, streamsPerKeyMax } = config;
+  const limits = {
+    bodyBytesMax,
+    bodyBytesInFlightMax,
+    requestsPerKeyMax,
+    topicsMax,
+    routersMax,
+    totalBytesMax,
+  };
+  log.info({ ...limits, streamsMax, streamsPerKeyMax }, "limits");
 }
 
 function reloadKeys(config: Config, keys: Keys, log: Logger): void {

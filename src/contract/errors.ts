@@ -20,7 +20,11 @@ export const errors = {
     Type.Object({ dead_letter: Type.Optional(Type.String()) }),
     () => "the request is invalid",
   ),
-  batch_too_large: row(400, none, () => "a write takes at most 10000 records"),
+  batch_too_large: row(
+    400,
+    Type.Object({ seqs: Type.Optional(Type.Integer()), max: Type.Optional(Type.Integer()) }),
+    (d) => (d.seqs === undefined ? "a write takes at most 10000 records" : `at most ${d.max} seqs at a time`),
+  ),
   record_too_large: row(400, none, () => "a record holds at most 1048576 bytes of data and meta"),
   unauthorized: row(401, none, () => "missing or invalid bearer token"),
   forbidden: row(403, Type.Object({ topic: Type.Optional(Type.String()) }), (d) =>
@@ -29,13 +33,39 @@ export const errors = {
       : `the API key may not use or configure topic "${d.topic}"`,
   ),
   topic_not_found: row(404, topic, (d) => `topic "${d.topic}" does not exist`),
+  router_not_found: row(
+    404,
+    Type.Object({ router: Type.String() }),
+    (d) => `router "${d.router}" does not exist`,
+  ),
   not_found: row(404, none, () => "no such path"),
   method_not_allowed: row(405, none, () => "this path does not know that method; see the Allow header"),
+  not_acceptable: row(406, none, () => "this is a stream: accept text/event-stream"),
   request_timeout: row(408, none, () => "the request body came too slowly"),
+  /** Another type of topic, another source of a destination, or other ends of a router. */
   topic_exists_incompatible: row(
     409,
-    Type.Object({ topic: Type.String(), existing_type: Type.String(), requested_type: Type.String() }),
-    (d) => `topic "${d.topic}" is a ${d.existing_type} and cannot become a ${d.requested_type}`,
+    Type.Object({
+      topic: Type.Optional(Type.String()),
+      existing_type: Type.Optional(Type.String()),
+      requested_type: Type.Optional(Type.String()),
+      router: Type.Optional(Type.String()),
+      reason: Type.Optional(Type.String()),
+      existing_source: Type.Optional(Type.String()),
+      existing_dest: Type.Optional(Type.String()),
+    }),
+    (d) =>
+      d.reason === "router_dest_fan_in"
+        ? `topic "${d.topic}" is fed by routers from another source`
+        : d.reason === "router_repoint_forbidden"
+          ? `router "${d.router}" leads from "${d.existing_source}" to "${d.existing_dest}"; delete it to change that`
+          : `topic "${d.topic}" is a ${d.existing_type} and cannot become a ${d.requested_type}`,
+  ),
+  not_a_queue: row(409, topic, (d) => `topic "${d.topic}" is not a queue`),
+  router_cycle: row(
+    409,
+    Type.Object({ cycle: Type.Array(Type.String()) }),
+    (d) => `the router would close a cycle: ${d.cycle.join(" -> ")}`,
   ),
   topic_not_empty: row(
     409,

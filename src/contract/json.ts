@@ -113,10 +113,24 @@ export class JsonReader {
     }
     // An escaped spelling is the same name.
     if (index < 0) index = quoted.indexOf(JSON.stringify(this.string()));
+    this.#colon();
+    return index;
+  }
+
+  /** Reads a field name, as it is written with its quotes, and its colon. */
+  rawName(): string {
+    const start = this.#pos;
+    if (this.text.charCodeAt(start) !== QUOTE) this.#expected("a field name");
+    this.#skipString();
+    const name = this.text.slice(start, this.#pos);
+    this.#colon();
+    return name;
+  }
+
+  #colon(): void {
     if (this.space() !== COLON) this.fail("expected a colon after a field name");
     this.#pos++;
     this.space();
-    return index;
   }
 
   /** The text must end here. */
@@ -175,11 +189,7 @@ export class JsonReader {
         if (this.#skipFlat()) return;
         if (!this.openObject()) return;
         do {
-          if (this.text.charCodeAt(this.#pos) !== QUOTE) this.#expected("a field name");
-          this.#skipString();
-          if (this.space() !== COLON) this.fail("expected a colon after a field name");
-          this.#pos++;
-          this.space();
+          this.rawName();
           this.skip();
         } while (this.moreMembers());
         return;

@@ -1,6 +1,7 @@
 /** The fixed sizes of the wire contract. Inclusive: the number itself is allowed. Bytes are UTF-8. */
 
 export const TOPIC_NAME = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,254}$/;
+export const ROUTER_NAME = /^[A-Za-z0-9][A-Za-z0-9._:>-]{0,254}$/;
 
 export const BODY_BYTES_DEFAULT = 64 * 1024 * 1024;
 export const JSON_DEPTH_MAX = 127;
@@ -25,6 +26,20 @@ export const PAGE_SIZE_MAX = 1000;
 export const LEASE_MS_MIN = 100;
 export const LEASE_MS_MAX = 86_400_000;
 export const CLAIM_JITTER_MS_MAX = 5000;
+export const NACK_DELAY_MS_MAX = 86_400_000;
+export const CLAIM_JOBS_MAX = 1000;
+/** Jobs named by one ack, nack or extend. */
+export const HELD_SEQS_MAX = 1000;
+/** Payload bytes of one claim, which always gets one job. */
+export const CLAIM_BYTES_MAX = 8 * 1024 * 1024;
+
+/** A record is forwarded so often. */
+export const HOPS_MAX = 8;
+
+/** A stream that has nothing to say says so after this time. */
+export const HEARTBEAT_MS = 15_000;
+/** What a stream tells its client to wait before it connects again. */
+export const RETRY_MS = 2000;
 
 /** So many topics have metrics of their own. */
 export const METRICS_TOPICS_MAX = 1000;
@@ -32,6 +47,9 @@ export const METRICS_TOPICS_MAX = 1000;
 export const SYNC_BUCKETS_US: readonly number[] = [50, 100, 250, 500, 1000, 5000, 10_000, 50_000, 100_000];
 
 export const TOPICS_MAX_DEFAULT = 100_000;
+export const ROUTERS_MAX_DEFAULT = 10_000;
+export const SSE_CONNECTIONS_MAX_DEFAULT = 10_000;
+export const SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT = 1000;
 
 /** Integers above this cannot be told apart by a JavaScript number, so they are clamped or refused, never rounded. */
 export const SAFE_INTEGER_MAX = Number.MAX_SAFE_INTEGER;

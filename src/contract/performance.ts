@@ -12,6 +12,12 @@ export const AppendPerformance = Type.Object({
   fsync_ms: Type.Optional(Type.Number()),
 });
 
+/** Of an ack. A sync is told of where there was one. */
+export const AckPerformance = Type.Object({
+  server_total_ms: Type.Number(),
+  fsync_ms: Type.Optional(Type.Number()),
+});
+
 /** Of a diff. The total leaves out what the client asked to wait. */
 export const DiffPerformance = Type.Object({
   server_total_ms: Type.Number(),

@@ -64,6 +64,13 @@ export const TopicPut = Type.Object({
 });
 export type TopicPut = Static<typeof TopicPut>;
 
+/** The jobs of a queue: those that could be claimed, those that are leased, and how many went to dead letters. */
+export const QueueState = Type.Object({
+  ready: Type.Integer(),
+  in_flight: Type.Integer(),
+  dead_lettered: Type.Integer(),
+});
+
 /** Answer of `GET /v0/topics/:topic`. Times are ms since the Unix epoch. */
 export const TopicState = Type.Object({
   topic: Type.String(),
@@ -78,6 +85,7 @@ export const TopicState = Type.Object({
   effective_priority: Type.Integer(),
   last_write_ts: Nullable(Type.Integer()),
   last_read_ts: Nullable(Type.Integer()),
+  queue: Type.Optional(QueueState),
 });
 export type TopicState = Static<typeof TopicState>;
 

@@ -29,7 +29,7 @@ function appendToNew(group: Group, command: AppendRecords): RecordsAppended {
   if (!command.create) throw new ApiError("topic_not_found", { topic: name });
   group.allowName(name);
   const config = resolveConfig(name, command.config);
-  group.allowTopic();
+  group.allowTopics(1);
   allowRecords(group, name, config, emptyLog(), records);
   return appendTo(group, group.create(name, config), command, true);
 }
@@ -72,26 +72,33 @@ function appendTo(
   { records, key, now }: AppendRecords,
   created: boolean,
 ): RecordsAppended {
-  const { log, slot, shelf, config, epoch } = topic;
+  const { slot, shelf, config, epoch } = topic;
   const count = records.length;
+  const firstSeq = topic.log.head + 1;
+  const head = topic.log.head + count;
+  add(group, topic, records, now);
+  if (key !== null) {
+    shelf.keys.prune(slot, now - config.idempotency_window_ms, PRUNED_KEYS_MAX);
+    shelf.keys.put(slot, key, { ts: now, firstSeq, count, head });
+  }
+  return { epoch, firstSeq, count, head, created, deduped: false };
+}
+
+/** Adds records at the head, whether there is room or not. */
+export function add(group: Group, topic: Topic, records: readonly StoredRecord[], now: number): void {
+  const { log, slot, shelf } = topic;
   const firstSeq = log.head + 1;
   const ts = Math.max(now, log.lastTs ?? 0);
   shelf.records.insert(slot, firstSeq, ts, records);
-  for (let i = 0; i < count; i++) {
+  for (let i = 0; i < records.length; i++) {
     const { bytes } = records[i]!;
     topic.countRecord(firstSeq + i, bytes);
     log.bytes += bytes;
     log.largest = Math.max(log.largest, bytes);
   }
-  log.head += count;
-  log.count += count;
+  log.head += records.length;
+  log.count += records.length;
   log.lastTs = ts;
-  const { head } = log;
-  if (key !== null) {
-    shelf.keys.prune(slot, now - config.idempotency_window_ms, PRUNED_KEYS_MAX);
-    shelf.keys.put(slot, key, { ts: now, firstSeq, count, head });
-  }
   evict(topic);
   group.appended.add(topic);
-  return { epoch, firstSeq, count, head, created, deduped: false };
 }

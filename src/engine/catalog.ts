@@ -11,6 +11,7 @@ import type { TopicRow } from "../store/topics.ts";
 import { Census } from "./census.ts";
 import { resolveConfig } from "./config.ts";
 import { verifyBlock } from "./gaps.ts";
+import { Jobs } from "./jobs.ts";
 import { Topic } from "./topic.ts";
 
 export class Catalog {
@@ -75,9 +76,18 @@ export class Catalog {
     return { config, shelf, log: shelf.logs.get(row.slot) ?? this.#store.disk.logs.get(row.slot) };
   }
 
+  #jobsOf(slot: number): Jobs {
+    const { jobs } = this.#store;
+    return new Jobs(jobs.of(slot), jobs.deadLettered(slot));
+  }
+
   #load(row: TopicRow): Topic {
     const { config, shelf, log } = this.#read(row);
-    const topic = new Topic(row, config, shelf, log ?? emptyLog(), shelf.tagDeletes.of(row.slot));
+    const topic = new Topic(row, config, shelf, log ?? emptyLog(), {
+      tagDeletes: shelf.tagDeletes.of(row.slot),
+      trims: shelf.trims.of(row.slot),
+      jobs: config.type === "queue" ? this.#jobsOf(row.slot) : undefined,
+    });
     if (row.config === undefined || !log || !isWhole(topic))
       topic.damaged = new ApiError("internal", { topic: row.name, seq: topic.log.head });
     this.#loaded.set(row.name, topic);

@@ -1,9 +1,10 @@
 /**
- * Every change of state, as plain values. A command holds its own time, so that the same commands on an empty
- * store always give the same state.
+ * Every change of state, as plain values. A command holds its own time and all that is random in it, so that the
+ * same commands on an empty store always give the same state.
  */
+import type { RouterSettings } from "../contract/routers.ts";
 import type { TopicConfig, TopicConfigInput } from "../contract/topics.ts";
-import type { StoredRecord } from "../store/records.ts";
+import type { RecordRow, StoredRecord } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 import type { Tally } from "./live.ts";
 
@@ -60,19 +61,114 @@ export interface DeleteTagged {
   readonly counted?: Counted;
 }
 
-/** Apply what time alone has done: expiry. */
+/** Apply what time alone has done: records expire, leases and delays end. */
 export interface Sweep {
   readonly kind: "sweep";
   readonly topic: string;
   readonly now: number;
 }
 
-export type Command = PutTopic | DeleteTopic | AppendRecords | DeleteBefore | DeleteTagged | Sweep;
+/** Who asks for jobs, and how many at most. */
+export interface Claimant {
+  readonly node: string;
+  readonly max: number;
+  /** Null is what the queue says. */
+  readonly leaseMs: number | null;
+  /** The stream that the jobs go out on, if any. */
+  readonly stream: number | null;
+  /** 16 hexadecimal digits for each lease. */
+  readonly random: string;
+}
+
+/** Lease jobs to claimants: each gets its fill in turn, or `evenly` one job each at a time. */
+export interface ClaimJobs {
+  readonly kind: "claim";
+  readonly topic: string;
+  readonly claimants: readonly Claimant[];
+  readonly evenly: boolean;
+  readonly now: number;
+}
+
+/** Jobs that somebody says to hold; a `lease` names which lease of the job is meant. */
+export interface HeldJobs {
+  readonly topic: string;
+  readonly node: string;
+  readonly held: readonly { readonly seq: number; readonly lease: string | null }[];
+  readonly now: number;
+}
+
+/** Finish jobs: they are deleted. */
+export interface AckJobs extends HeldJobs {
+  readonly kind: "ack";
+}
+
+/** Give jobs back, to be claimed again after a delay. */
+export interface NackJobs extends HeldJobs {
+  readonly kind: "nack";
+  readonly delayMs: number;
+}
+
+/** Set new deadlines. */
+export interface ExtendLeases extends HeldJobs {
+  readonly kind: "extend";
+  readonly leaseMs: number;
+}
+
+/** Give back all jobs that were leased on a stream. */
+export interface ReleaseStream {
+  readonly kind: "release";
+  readonly topic: string;
+  readonly stream: number;
+  readonly now: number;
+}
+
+/** Create a router, or replace the settings of an existing one. */
+export interface PutRouter {
+  readonly kind: "put_router";
+  readonly router: string;
+  readonly settings: RouterSettings;
+  readonly createDest: boolean;
+}
+
+export interface DeleteRouter {
+  readonly kind: "delete_router";
+  readonly router: string;
+}
+
+/** Copy records of a router's source up to `upTo` to its destination: the next few. */
+export interface Forward {
+  readonly kind: "forward";
+  readonly router: string;
+  readonly upTo: number;
+  readonly now: number;
+}
+
+export type Command =
+  | PutTopic
+  | DeleteTopic
+  | AppendRecords
+  | DeleteBefore
+  | DeleteTagged
+  | Sweep
+  | ClaimJobs
+  | AckJobs
+  | NackJobs
+  | ExtendLeases
+  | ReleaseStream
+  | PutRouter
+  | DeleteRouter
+  | Forward;
 
 export interface TopicPlaced {
   readonly epoch: number;
   readonly created: boolean;
   readonly config: TopicConfig;
+}
+
+export interface TopicRemoved {
+  readonly deleted: boolean;
+  /** Names of the routers that went with it, in order. */
+  readonly routers: readonly string[];
 }
 
 export interface RecordsAppended {
@@ -92,12 +188,53 @@ export interface RecordsRemoved {
   readonly bytes: number;
 }
 
+/** A job that was leased. */
+export interface LeasedJob {
+  readonly row: RecordRow;
+  readonly lease: string;
+  readonly deadline: number;
+  readonly deliveries: number;
+}
+
+export interface JobsLeased {
+  /** What each claimant got, ascending by seq. */
+  readonly shares: readonly (readonly LeasedJob[])[];
+  readonly ready: number;
+  /** Whether the claim has stopped before it had looked at every job. */
+  readonly more: boolean;
+}
+
+/** Which of the jobs named were held. */
+export interface JobsHeld {
+  readonly done: readonly number[];
+  readonly skipped: readonly number[];
+  readonly ready: number;
+  readonly inFlight: number;
+}
+
+export interface RouterPlaced {
+  readonly created: boolean;
+}
+
 export interface Outcomes {
   put_topic: TopicPlaced;
-  delete_topic: { readonly deleted: boolean };
+  delete_topic: TopicRemoved;
   append: RecordsAppended;
   delete_before: RecordsRemoved;
   delete_tagged: RecordsRemoved;
   sweep: null;
+  claim: JobsLeased;
+  ack: JobsHeld;
+  nack: JobsHeld;
+  extend: JobsHeld;
+  release: null;
+  put_router: RouterPlaced;
+  delete_router: { readonly deleted: boolean };
+  /** Whether the destination has no room for the next record. */
+  forward: { readonly blocked: boolean };
 }
 export type Outcome<C extends Command> = Outcomes[C["kind"]];
+
+/** The topic that a command is about; undefined for those about routers. */
+export const topicOf = (command: Command): string | undefined =>
+  "topic" in command ? command.topic : undefined;

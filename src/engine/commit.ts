@@ -12,9 +12,11 @@
 import { ApiError } from "../contract/errors.ts";
 import { isFull, isIoError, type Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
-import type { Command, Outcome } from "./commands.ts";
+import { type Command, type Outcome, topicOf } from "./commands.ts";
+import { keepsLeases } from "./config.ts";
 import { type EngineLimits, Group } from "./group.ts";
 import { apply } from "./machine.ts";
+import type { RouterSet } from "./routerset.ts";
 import type { Topic } from "./topic.ts";
 
 /** So many records, bytes or commands make a group full; the rest waits for the next one. */
@@ -62,7 +64,8 @@ interface Pending {
 
 /** A command that is carried out, and waits for its commit or for the sync behind it. */
 interface Answer {
-  readonly needsSync: boolean;
+  /** Settings that it changed, and topics whose records or leases it changed, that must be on the device first. */
+  readonly toSync: Group["toSync"];
   /** Record bytes that it brings; undefined if it changes nothing. */
   readonly brings: number | undefined;
   readonly topic: Topic | undefined;
@@ -82,6 +85,7 @@ export interface CommitEvents {
 export class Commits {
   readonly #store: Store;
   readonly #catalog: Catalog;
+  readonly #routers: RouterSet;
   readonly #limits: EngineLimits;
   readonly #events: CommitEvents;
   #queue: Pending[] = [];
@@ -95,9 +99,16 @@ export class Commits {
   #waitingPeak = 0;
   #refused = 0;
 
-  constructor(store: Store, catalog: Catalog, limits: EngineLimits, events: CommitEvents) {
+  constructor(
+    store: Store,
+    catalog: Catalog,
+    routers: RouterSet,
+    limits: EngineLimits,
+    events: CommitEvents,
+  ) {
     this.#store = store;
     this.#catalog = catalog;
+    this.#routers = routers;
     this.#limits = limits;
     this.#events = events;
   }
@@ -120,7 +131,8 @@ export class Commits {
    */
   async submit<C extends Command>(command: C): Promise<Committed<C>> {
     // Loads the topic. One that cannot be loaded fails here, and not for all that would share its group.
-    const topic = this.#catalog.find(command.topic);
+    const name = topicOf(command);
+    const topic = name === undefined ? undefined : this.#catalog.find(name);
     if (topic?.damaged && command.kind !== "delete_topic") throw topic.damaged;
     if (this.#closed) throw notStored();
     if (this.#queue.length >= WAITING_MAX) {
@@ -138,6 +150,11 @@ export class Commits {
   close(): void {
     this.#closed = true;
     while (this.#queue.length > 0) this.#flush();
+  }
+
+  /** Carries out one command at once, for whoever closes up. */
+  carryOut(command: Command): void {
+    this.#commit([{ command, bytes: 0, resolve: () => {}, reject: () => {} }]);
   }
 
   /** Runs `work` in a transaction of its own, for upkeep that no reader can see. False if it failed. */
@@ -166,8 +183,8 @@ export class Commits {
   #flush(): void {
     const waiting = this.#takeGroup();
     if (this.#queue.length > 0) this.#schedule();
-    // Topics in memory keep working while the disk does not, so they have a transaction of their own.
-    const inMemory = waiting.filter(({ command }) => this.#isEphemeral(command));
+    // What is in memory keeps working while the disk does not, so it has a transaction of its own.
+    const inMemory = waiting.filter(({ command }) => this.#isInMemory(command));
     const onDisk = inMemory.length === 0 ? waiting : waiting.filter((pending) => !inMemory.includes(pending));
     if (onDisk.length > 0) this.#commit(onDisk);
     if (inMemory.length > 0) this.#commit(inMemory);
@@ -189,24 +206,31 @@ export class Commits {
 
   #commit(pending: readonly Pending[]): void {
     const answers: Answer[] = [];
-    const isStored = !this.#isEphemeral(pending[0]!.command);
+    const isStored = !this.#isInMemory(pending[0]!.command);
     const done = this.#transact((group) => {
       for (const one of pending) answers.push(this.#apply(group, one));
       this.#events.closing(group);
     });
     if ("error" in done) {
-      // What fails by itself, such as a damaged page, must not take others along. A full disk fails for all.
-      if (pending.length > 1 && !this.#broken && !isFull(done.error))
+      // What fails by itself, such as a damaged page, must not take others along. A full disk fails for all on it.
+      if (pending.length > 1 && !this.#broken && !(isStored && isFull(done.error)))
         for (const one of pending) this.#commit([one]);
       else for (const { reject } of pending) reject(notStored());
       return;
     }
     const { group, ms } = done;
     if (isStored) this.#count(answers);
-    const waiting = answers.filter((answer) => answer.needsSync);
-    if (waiting.length > 0) this.#sync(waiting, ms);
+    const synced = answers.some(needsSync) ? this.#sync(answers.filter(needsSync)) : undefined;
     this.#events.committed(group);
-    for (const answer of answers) if (!answer.needsSync) answer.give(ms, 0);
+    const start = performance.now();
+    for (const answer of answers) {
+      // Whatever an answer tells of a topic is on the device by then, as far as the topic asks for that.
+      const wait = answer.toSync.settings
+        ? synced
+        : (answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined));
+      if (wait === undefined) answer.give(ms, 0);
+      else wait.then(() => answer.give(ms, needsSync(answer) ? performance.now() - start : 0), answer.fail);
+    }
   }
 
   /** Counts what a transaction on disk has changed. */
@@ -219,46 +243,50 @@ export class Commits {
 
   /** Carries out one command. */
   #apply(group: Group, { command, bytes, resolve, reject }: Pending): Answer {
-    const needsSync = this.#needsSync(command);
+    const name = topicOf(command);
+    group.begin();
     try {
       const outcome = apply(group, command);
-      const topic = this.#catalog.loaded(command.topic);
+      const topic = name === undefined ? undefined : this.#catalog.loaded(name);
       const give = (appendMs: number, fsyncMs: number) =>
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
       const isKnown = outcome !== null && "deduped" in outcome && outcome.deduped;
       const brings = isKnown ? undefined : bytes;
-      return { needsSync, brings, topic, give, fail: reject };
+      return { toSync: group.toSync, brings, topic, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      return { needsSync, brings: undefined, topic: undefined, give: () => reject(error), fail: reject };
+      const topic = name === undefined ? undefined : this.#catalog.loaded(name);
+      return { toSync: group.toSync, brings: undefined, topic, give: () => reject(error), fail: reject };
     }
   }
 
-  /** Gives `answers` once their group is on the device, and holds back readers of their topics until then. */
-  #sync(answers: readonly Answer[], appendMs: number): void {
-    const start = performance.now();
+  /** Syncs what `answers` have changed, and holds back readers of their topics until then. */
+  #sync(answers: readonly Answer[]): Promise<void> {
+    const topics = new Set(
+      answers.flatMap(({ toSync, topic }) =>
+        toSync.settings && topic ? [...toSync.topics, topic] : toSync.topics,
+      ),
+    );
     const synced = this.#store.sync().then(
       () => {
-        for (const { topic } of answers) if (topic?.unsynced === synced) topic.unsynced = undefined;
-        const fsyncMs = performance.now() - start;
-        for (const answer of answers) answer.give(appendMs, fsyncMs);
+        for (const topic of topics) if (topic.unsynced === synced) topic.unsynced = undefined;
       },
       (error) => {
         this.#broken = true;
         this.#events.failed(error, true);
-        for (const answer of answers) answer.fail(notStored());
         throw notStored();
       },
     );
     // Those who wait get the failure; it is nobody's fault if there is none.
     synced.catch(() => {});
-    for (const { topic } of answers) if (topic) topic.unsynced = synced;
+    for (const topic of topics) topic.unsynced = synced;
+    return synced;
   }
 
   /** One transaction, in the store and in memory alike. With an error, nothing has happened. */
   #transact(work: (group: Group) => void): { group: Group; ms: number } | { error: unknown } {
     if (this.#broken) return { error: notStored() };
-    const group = new Group(this.#catalog, this.#store, this.#limits);
+    const group = new Group(this.#catalog, this.#routers, this.#store, this.#limits);
     const start = performance.now();
     try {
       this.#store.transaction(() => {
@@ -275,18 +303,21 @@ export class Commits {
     }
   }
 
-  #isEphemeral(command: Command): boolean {
+  /** Whether the command changes nothing on disk. */
+  #isInMemory(command: Command): boolean {
     if (command.kind === "put_topic" || command.kind === "delete_topic") return false;
-    return this.#catalog.loaded(command.topic)?.config.durability === "ephemeral";
-  }
-
-  /** Settings are always synced; records where their topic asks for it. */
-  #needsSync(command: Command): boolean {
-    if (command.kind === "put_topic" || command.kind === "delete_topic") return true;
-    const topic = this.#catalog.loaded(command.topic);
-    return topic === undefined ? command.kind === "append" : topic.config.durability === "fsync";
+    const name = topicOf(command);
+    const topic = name === undefined ? undefined : this.#catalog.loaded(name);
+    if (topic === undefined) return false;
+    return topic.config.durability === "ephemeral" || (isOfLeases(command) && !keepsLeases(topic.config));
   }
 }
+
+/** Whether a command changes leases only. Jobs that are moved to dead letters are few. */
+const isOfLeases = ({ kind }: Command): boolean =>
+  kind === "claim" || kind === "nack" || kind === "extend" || kind === "release" || kind === "sweep";
+
+const needsSync = ({ toSync }: Answer): boolean => toSync.settings || toSync.topics.length > 0;
 
 const notStored = (): ApiError => new ApiError("internal", {}, "the change could not be stored");
 

@@ -36,4 +36,8 @@ export function resolveConfig(topic: string, input: TopicConfigInput): TopicConf
   };
 }
 
+/** Whether leases of the topic outlive the process. */
+export const keepsLeases = ({ type, leases_durable, durability }: TopicConfig): boolean =>
+  type === "queue" && leases_durable && durability !== "ephemeral";
+
 export const clamp = (value: number, min: number, max: number): number => Math.min(Math.max(value, min), max);

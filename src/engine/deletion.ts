@@ -36,15 +36,34 @@ export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemove
   for (const slice of taggedRows(topic, command.range, command.upTo, () => DELETE_AT_ONCE_MAX)) {
     rows.push(...liveUpTo(topic, slice, command.upTo));
   }
+  if (rows.length > DELETE_AT_ONCE_MAX) {
+    const blocks = new Map<number, Tally>();
+    addByBlock(blocks, rows);
+    return hide(topic, command, blocks);
+  }
+  remove(topic, rows);
+  return removal(topic, rows.length);
+}
+
+/** Deletes live records, which are `rows`, one by one. */
+export function remove(
+  topic: Topic,
+  rows: readonly { readonly seq: number; readonly bytes: number }[],
+): void {
   const blocks = new Map<number, Tally>();
   addByBlock(blocks, rows);
-  if (rows.length > DELETE_AT_ONCE_MAX) return hide(topic, command, blocks);
-  for (const row of rows) topic.shelf.records.delete(topic.slot, row.seq);
-  return takeOut(topic, blocks);
+  for (const { seq } of rows) {
+    topic.shelf.records.delete(topic.slot, seq);
+    topic.jobs?.drop(seq);
+  }
+  takeOut(topic, blocks);
 }
 
 /** Adds the sizes of `rows` to the sums of their blocks. */
-export function addByBlock(blocks: Map<number, Tally>, rows: readonly RecordSize[]): void {
+export function addByBlock(
+  blocks: Map<number, Tally>,
+  rows: readonly { readonly seq: number; readonly bytes: number }[],
+): void {
   for (const { seq, bytes } of rows) {
     const block = blockOf(seq);
     const sum = blocks.get(block);
@@ -75,12 +94,13 @@ function hide(
   if (blocks.size > 0) {
     const rule = topic.shelf.tagDeletes.insert(topic.slot, range, upTo);
     topic.tagDeletes = [...topic.tagDeletes, rule];
+    topic.jobs?.dropWhere((seq, tag) => topic.isDeleted(seq, tag));
   }
-  return takeOut(topic, blocks);
+  return removal(topic, takeOut(topic, blocks));
 }
 
-/** Takes records that are no longer live out of the sums. */
-function takeOut(topic: Topic, blocks: ReadonlyMap<number, Tally>): RecordsRemoved {
+/** Takes records that are no longer live out of the sums; how many that were. */
+function takeOut(topic: Topic, blocks: ReadonlyMap<number, Tally>): number {
   const { log, slot, shelf } = topic;
   topic.settle();
   topic.version++;
@@ -92,7 +112,7 @@ function takeOut(topic: Topic, blocks: ReadonlyMap<number, Tally>): RecordsRemov
     deleted += count;
   }
   if (deleted > 0) log.earliest = nextLive(topic, log.earliest);
-  return removal(topic, deleted);
+  return deleted;
 }
 
 const removal = ({ log }: Topic, deleted: number): RecordsRemoved => ({

@@ -1,13 +1,19 @@
 /** Puts the engine together over a store. */
+import type { RouterSettings } from "../contract/routers.ts";
+import type { RouterRow } from "../store/routers.ts";
 import type { Store } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { Catalog, emptied } from "./catalog.ts";
 import { Commits } from "./commit.ts";
 import { type Figures, figuresOf, type TopicFigures } from "./figures.ts";
+import { Forwarder } from "./forwarder.ts";
 import type { EngineLimits, Group } from "./group.ts";
 import { Log } from "./log.ts";
 import { behindPrefix } from "./prefix.ts";
+import { Queues } from "./queues.ts";
 import { Reclaimer } from "./reclaim.ts";
+import { Routers } from "./routers.ts";
+import { RouterSet } from "./routerset.ts";
 import { Topics } from "./topics.ts";
 
 export interface EngineOptions {
@@ -22,10 +28,15 @@ export interface EngineOptions {
 export class Engine implements Disposable {
   readonly topics: Topics;
   readonly log: Log;
+  readonly queues: Queues;
+  readonly routers: Routers;
   readonly #store: Store;
   readonly #catalog: Catalog;
   readonly #commits: Commits;
   readonly #reclaimer: Reclaimer;
+  readonly #routerSet: RouterSet;
+  readonly #forwarder: Forwarder;
+  readonly #now: () => number;
 
   constructor({ store, limits, now, failed }: EngineOptions) {
     const bell = new Bell();
@@ -34,22 +45,34 @@ export class Engine implements Disposable {
     if (store.acceptedLoss) store.transaction(() => store.topics.renewEpochs(now()));
     else if (store.crashed) store.transaction(() => store.topics.renewEphemeralEpochs());
     this.#catalog = new Catalog(store);
-    this.#commits = new Commits(store, this.#catalog, limits, {
+    this.#routerSet = new RouterSet(routersIn(store, this.#catalog));
+    this.#commits = new Commits(store, this.#catalog, this.#routerSet, limits, {
       closing: (group) => this.#reclaimer.closing(group),
       committed: (group) => {
         this.#reclaimer.committed(group);
+        this.#forwarder.committed(group);
+        this.queues.committed(group);
         ring(bell, group);
       },
       failed,
     });
+    this.#now = now;
     this.#reclaimer = new Reclaimer(store, this.#catalog, this.#commits);
-    this.topics = new Topics(store, this.#catalog, this.#commits, now);
+    this.#forwarder = new Forwarder(this.#catalog, this.#routerSet, this.#commits, now);
+    this.topics = new Topics(store, this.#catalog, this.#commits, this.#forwarder, now);
     this.log = new Log(this.topics, this.#commits, bell, now);
+    this.queues = new Queues(this.topics, this.#commits, this.#forwarder, now);
+    this.routers = new Routers(this.#routerSet, this.#commits, this.#forwarder);
+    // Leases that have outlived a restart count from the start.
+    for (const slot of store.jobs.slots()) this.#catalog.inSlot(slot);
   }
 
   get figures(): Figures {
     const { census } = this.#catalog;
-    return { census, commits: this.#commits.figures, store: this.#store.figures };
+    let leases = 0;
+    for (const { jobs } of this.#catalog.allLoaded()) leases += jobs?.inFlight ?? 0;
+    const routers = this.#routerSet.size;
+    return { census, routers, leases, commits: this.#commits.figures, store: this.#store.figures };
   }
 
   /** The figures of the first `limit` topics by name. */
@@ -57,10 +80,23 @@ export class Engine implements Disposable {
     return figuresOf(this.#catalog, this.#store.topics.names("", "", behindPrefix(""), limit));
   }
 
+  /** Ends leases and delays that are over, so that the figures are those of now. */
+  async settle(): Promise<void> {
+    const now = this.#now();
+    const due = [...this.#catalog.allLoaded()].filter(
+      ({ jobs }) => jobs !== undefined && jobs.nextDue <= now,
+    );
+    await Promise.allSettled(
+      due.map(({ name }) => this.#commits.submit({ kind: "sweep", topic: name, now })),
+    );
+  }
+
   /** Carries out what is waiting, and notes where topics in memory stand. The store stays open. */
   [Symbol.dispose](): void {
     this.#reclaimer[Symbol.dispose]();
+    this.#forwarder[Symbol.dispose]();
     this.#commits.close();
+    this.#forwarder.finish();
     const noted = this.#commits.upkeep(() => {
       for (const topic of this.#catalog.allLoaded()) {
         if (topic.config.durability === "ephemeral")
@@ -74,4 +110,12 @@ export class Engine implements Disposable {
 function ring(bell: Bell, group: Group): void {
   for (const topic of group.appended) bell.ring(topic);
   for (const topic of group.deleted) bell.ring(topic);
+}
+
+/** Routers as stored, none of them beyond what its source still has after a crash. */
+function routersIn(store: Store, catalog: Catalog): RouterRow[] {
+  return store.routers.all().map((row) => {
+    const { source } = JSON.parse(row.settings) as RouterSettings;
+    return { ...row, position: Math.min(row.position, catalog.peek(source)?.log.head ?? 0) };
+  });
 }

@@ -6,6 +6,8 @@ import type { CommitFigures } from "./commit.ts";
 
 export interface Figures {
   readonly census: Readonly<Census>;
+  readonly routers: number;
+  readonly leases: number;
   readonly commits: CommitFigures;
   readonly store: StoreFigures;
 }
@@ -17,7 +19,8 @@ export interface TopicFigures {
   readonly earliest: number;
   readonly records: number;
   readonly bytes: number;
-  readonly isQueue: boolean;
+  /** Of a queue: jobs that could be claimed, and jobs that are leased. */
+  readonly queue: { readonly ready: number; readonly inFlight: number } | undefined;
 }
 
 /** So many topics are looked at in one turn of the event loop. */
@@ -32,7 +35,11 @@ export async function figuresOf(catalog: Catalog, names: readonly string[]): Pro
     const found = catalog.peek(topic);
     if (found === undefined) continue;
     const { head, earliest, count: records, bytes } = found.log;
-    figures.push({ topic, head, earliest, records, bytes, isQueue: found.config.type === "queue" });
+    const queue = found.config.type === "queue" ? { ready: records, inFlight: 0 } : undefined;
+    const jobs = catalog.loaded(topic)?.jobs;
+    if (queue && jobs)
+      Object.assign(queue, { ready: records - jobs.inFlight - jobs.delayed, inFlight: jobs.inFlight });
+    figures.push({ topic, head, earliest, records, bytes, queue });
   }
   return figures;
 }

@@ -17,6 +17,16 @@ export function readRows(topic: Topic, after: number, last: number, limit: numbe
   return rows;
 }
 
+/** The next rows, up to the first one that is damaged. Throws `DamagedRecord` if that is the very next. */
+export function readSoundRows(topic: Topic, after: number, last: number, limit: number): RecordRow[] {
+  try {
+    return readRows(topic, after, last, limit);
+  } catch (error) {
+    if (!(error instanceof DamagedRecord) || error.seq <= after + 1) throw error;
+    return readSoundRows(topic, after, error.seq - 1, limit);
+  }
+}
+
 function verifyGaps(topic: Topic, after: number, last: number, rows: readonly RecordRow[]): void {
   if (last - after === rows.length) return;
   let expected = after + 1;

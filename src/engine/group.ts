@@ -1,39 +1,76 @@
 /**
- * What the commands of one transaction share: the topics they have touched, and the way back.
+ * What the commands of one transaction share: the topics and routers they have touched, and the way back.
  *
- * A command says `touch` before it changes a topic. If the transaction fails, `undo` restores every touched
+ * A command says `find` before it changes a topic. If the transaction fails, `undo` restores every touched
  * topic, so that memory never says more than the store.
  */
 import { ApiError, invalid } from "../contract/errors.ts";
 import { TOPIC_NAME } from "../contract/limits.ts";
 import type { TopicConfig } from "../contract/topics.ts";
 import { emptyLog, type LogState, sameLog } from "../store/logs.ts";
+import { SEQ_MAX } from "../store/records.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
+import { keepsLeases } from "./config.ts";
+import { Jobs } from "./jobs.ts";
+import type { Router, RouterSet } from "./routerset.ts";
 import { Topic } from "./topic.ts";
 
 /** 0 is no limit. */
 export interface EngineLimits {
   readonly topicsMax: number;
+  readonly routersMax: number;
   readonly totalBytesMax: number;
 }
 
-type Before = Pick<Topic, "config" | "shelf" | "tagDeletes" | "log">;
+/** How a topic was before the transaction. */
+interface Before {
+  readonly state: Pick<Topic, "config" | "shelf" | "tagDeletes" | "trims" | "log">;
+  readonly jobChanges: number;
+}
+
+/** How a topic was before the command. */
+interface Used {
+  readonly log: LogState;
+  readonly leases: number;
+}
 
 export class Group {
   readonly catalog: Catalog;
+  readonly routers: RouterSet;
   readonly store: Store;
   readonly #limits: EngineLimits;
   readonly #touched = new Map<Topic, Before>();
   readonly #created = new Set<Topic>();
   readonly #deleted = new Set<Topic>();
-  /** Topics with new records, and topics that are gone: for those who wait. */
+  readonly #routersBefore = new Map<string, Router | undefined>();
+  /** Topics with new records, for those who wait for some. */
   readonly appended = new Set<Topic>();
+  readonly #used = new Map<Topic, Used>();
+  #settingsChanged = false;
 
-  constructor(catalog: Catalog, store: Store, limits: EngineLimits) {
+  constructor(catalog: Catalog, routers: RouterSet, store: Store, limits: EngineLimits) {
     this.catalog = catalog;
+    this.routers = routers;
     this.store = store;
     this.#limits = limits;
+  }
+
+  /** A command begins. */
+  begin(): void {
+    this.#used.clear();
+    this.#settingsChanged = false;
+  }
+
+  /** What the command has changed that must be on the device before anybody hears of it. */
+  get toSync(): { readonly settings: boolean; readonly topics: readonly Topic[] } {
+    const topics = [...this.#used].filter(([topic, before]) => {
+      const { config, log, jobs } = topic;
+      if (this.#settingsChanged && this.#created.has(topic)) return true;
+      if (config.durability !== "fsync") return false;
+      return !sameLog(log, before.log) || (keepsLeases(config) && jobs?.storedChanges !== before.leases);
+    });
+    return { settings: this.#settingsChanged, topics: topics.map(([topic]) => topic) };
   }
 
   get deleted(): ReadonlySet<Topic> {
@@ -44,9 +81,16 @@ export class Group {
     return this.#touched.keys();
   }
 
+  /** Topics whose records, leases or settings are no longer what they were. */
+  get changed(): Topic[] {
+    const isChanged = ([{ log, jobs, config }, { state, jobChanges }]: [Topic, Before]) =>
+      !sameLog(log, state.log) || (jobs?.changes ?? 0) !== jobChanges || config !== state.config;
+    return [...this.#touched].filter(isChanged).map(([topic]) => topic);
+  }
+
   /** How many records the group has appended to `topic`. */
   appendedTo(topic: Topic): number {
-    return topic.log.head - this.#touched.get(topic)!.log.head;
+    return topic.log.head - this.#touched.get(topic)!.state.log.head;
   }
 
   /** The topic of that name, about to change. Throws `topic_not_found`. */
@@ -59,10 +103,14 @@ export class Group {
   /** The topic of that name, about to change. */
   find(name: string): Topic | undefined {
     const topic = this.catalog.find(name);
-    if (topic && !this.#touched.has(topic)) {
-      const { config, shelf, tagDeletes, log } = topic;
-      this.#touched.set(topic, { config, shelf, tagDeletes, log: { ...log } });
+    if (topic === undefined) return undefined;
+    const { config, shelf, tagDeletes, trims, log, jobs } = topic;
+    if (!this.#touched.has(topic)) {
+      const state = { config, shelf, tagDeletes, trims, log: { ...log } };
+      this.#touched.set(topic, { state, jobChanges: jobs?.changes ?? 0 });
+      jobs?.begin();
     }
+    if (!this.#used.has(topic)) this.#used.set(topic, { log: { ...log }, leases: jobs?.storedChanges ?? 0 });
     return topic;
   }
 
@@ -72,30 +120,45 @@ export class Group {
     throw invalid("a topic name is 1 to 255 of A-Z a-z 0-9 . _ : - and starts with a letter or a digit");
   }
 
-  /** Throws `throttled` if there is no room for another topic. */
-  allowTopic(): void {
-    const { topicsMax } = this.#limits;
+  /** Throws `throttled` if there is no room for so many more topics. */
+  allowTopics(more: number): void {
+    const { topicsMax: max } = this.#limits;
     const topics = this.catalog.census.topics + this.#created.size - this.#deleted.size;
-    if (topicsMax > 0 && topics >= topicsMax) {
-      throw new ApiError("throttled", { limit: "max_topics", max: topicsMax });
+    if (max > 0 && more > 0 && topics + more > max) {
+      throw new ApiError("throttled", { limit: "max_topics", max });
     }
+  }
+
+  /** Throws `throttled` if there is no room for another router. */
+  allowRouter(): void {
+    const { routersMax: max } = this.#limits;
+    if (max > 0 && this.routers.size >= max) throw new ApiError("throttled", { limit: "max_routers", max });
   }
 
   /** Throws `throttled` if `bytes` more would pass the quota of all topics. */
   allowBytes(bytes: number): void {
-    const { totalBytesMax } = this.#limits;
-    if (totalBytesMax > 0 && this.#totalBytes() + bytes > totalBytesMax) {
-      throw new ApiError("throttled", { limit: "max_total_bytes", max: totalBytesMax });
-    }
+    if (bytes <= this.bytesLeft) return;
+    throw new ApiError("throttled", { limit: "max_total_bytes", max: this.#limits.totalBytesMax });
+  }
+
+  /** What the quota of all topics leaves. */
+  get bytesLeft(): number {
+    const { totalBytesMax: max } = this.#limits;
+    return max > 0 ? max - this.#totalBytes() : Number.POSITIVE_INFINITY;
   }
 
   create(name: string, config: TopicConfig): Topic {
     const row = this.store.topics.insert(name, JSON.stringify(config));
-    const topic = new Topic(row, config, this.catalog.shelfOf(config), emptyLog(), []);
+    const topic = new Topic(row, config, this.catalog.shelfOf(config), emptyLog(), {
+      tagDeletes: [],
+      trims: [],
+      jobs: config.type === "queue" ? new Jobs() : undefined,
+    });
     this.store.disk.logs.put(row.slot, topic.log);
     this.store.topics.count(config, 1);
     this.catalog.add(topic);
     this.#created.add(topic);
+    this.#settingsChanged = true;
     this.find(name);
     return topic;
   }
@@ -104,7 +167,11 @@ export class Group {
     this.store.topics.configure(topic.slot, topic.name, JSON.stringify(config));
     this.store.topics.count(topic.config, -1);
     this.store.topics.count(config, 1);
+    const keptLeases = keepsLeases(topic.config);
     topic.config = config;
+    this.#settingsChanged = true;
+    if (keepsLeases(config) && !keptLeases) topic.jobs?.storeAll();
+    else if (keptLeases && !keepsLeases(config)) this.store.jobs.deleteSome(topic.slot, SEQ_MAX);
   }
 
   delete(topic: Topic): void {
@@ -116,13 +183,49 @@ export class Group {
     this.catalog.remove(topic);
     topic.deleted = true;
     this.#deleted.add(topic);
+    this.#settingsChanged = true;
+  }
+
+  /** Adds, replaces or, with undefined, removes a router. */
+  setRouter(name: string, router: Router | undefined): void {
+    if (router === undefined) this.store.routers.delete(name);
+    else {
+      const { position, forwarded, name: _, ...settings } = router;
+      this.store.routers.put({ name, settings: JSON.stringify(settings), position, forwarded });
+    }
+    this.#replaceRouter(name, router);
+    this.#settingsChanged = true;
+  }
+
+  /** Notes how far a router has come. */
+  moveRouter(router: Router, position: number, forwarded: number): void {
+    this.store.routers.move(router.name, position, forwarded);
+    this.#replaceRouter(router.name, { ...router, position, forwarded });
+  }
+
+  #replaceRouter(name: string, router: Router | undefined): void {
+    if (!this.#routersBefore.has(name)) this.#routersBefore.set(name, this.routers.get(name));
+    this.routers.set(name, router);
   }
 
   /** Writes down every topic that has changed. The last step before the commit. */
   save(): void {
-    for (const [topic, before] of this.#touched) {
-      if (topic.deleted || (sameLog(topic.log, before.log) && topic.shelf === before.shelf)) continue;
-      topic.shelf.logs.put(topic.slot, topic.log);
+    for (const [topic, { state }] of this.#touched) {
+      if (topic.deleted) continue;
+      if (!sameLog(topic.log, state.log) || topic.shelf !== state.shelf)
+        topic.shelf.logs.put(topic.slot, topic.log);
+      if (topic.jobs) this.#saveJobs(topic, topic.jobs);
+    }
+  }
+
+  #saveJobs({ slot, config }: Topic, jobs: Jobs): void {
+    if (jobs.deadLetteredChanged && config.durability !== "ephemeral") {
+      this.store.jobs.setDeadLettered(slot, jobs.deadLettered);
+    }
+    if (!keepsLeases(config)) return;
+    for (const [seq, job] of jobs.changed()) {
+      if (job) this.store.jobs.put(slot, seq, job);
+      else this.store.jobs.delete(slot, seq);
     }
   }
 
@@ -133,8 +236,8 @@ export class Group {
       census.recount(this.store);
       return;
     }
-    for (const [topic, before] of this.#touched) {
-      if (!this.#created.has(topic)) census.leave(before.config, before.log);
+    for (const [topic, { state }] of this.#touched) {
+      if (!this.#created.has(topic)) census.leave(state.config, state.log);
       if (!topic.deleted) census.enter(topic.config, topic.log);
     }
   }
@@ -147,14 +250,16 @@ export class Group {
       topic.deleted = this.#created.has(topic);
       if (!topic.deleted) this.catalog.add(topic);
     }
-    for (const [topic, before] of this.#touched) {
-      Object.assign(topic, before);
+    for (const [topic, { state }] of this.#touched) {
+      Object.assign(topic, state);
+      topic.jobs?.undo();
     }
+    for (const [name, router] of this.#routersBefore) this.routers.set(name, router);
   }
 
   #totalBytes(): number {
     let { bytes } = this.catalog.census;
-    for (const [topic, before] of this.#touched) bytes += bytesOf(topic) - before.log.bytes;
+    for (const [topic, { state }] of this.#touched) bytes += bytesOf(topic) - state.log.bytes;
     return bytes;
   }
 }

@@ -1,7 +1,7 @@
 /** The commands that create, configure and delete topics. */
 import { ApiError } from "../contract/errors.ts";
 import { emptied } from "./catalog.ts";
-import type { DeleteTopic, PutTopic, TopicPlaced } from "./commands.ts";
+import type { DeleteTopic, PutTopic, TopicPlaced, TopicRemoved } from "./commands.ts";
 import { resolveConfig } from "./config.ts";
 import type { Group } from "./group.ts";
 import { evict, expire } from "./retention.ts";
@@ -26,7 +26,7 @@ export function putTopic(group: Group, { topic: name, config: input, now }: PutT
 function createTopic(group: Group, name: string, input: PutTopic["config"]): TopicPlaced {
   group.allowName(name);
   const config = resolveConfig(name, input);
-  group.allowTopic();
+  group.allowTopics(1);
   return { epoch: group.create(name, config).epoch, created: true, config };
 }
 
@@ -42,13 +42,17 @@ function moveToShelf(group: Group, topic: Topic): void {
   topic.tagDeletes = shelf.tagDeletes.of(topic.slot);
 }
 
-export function deleteTopic(group: Group, { topic: name, ifEmpty, now }: DeleteTopic): { deleted: boolean } {
+/** Deletes the topic and every router that leads to it or from it. */
+export function deleteTopic(group: Group, { topic: name, ifEmpty, now }: DeleteTopic): TopicRemoved {
   const topic = group.find(name);
-  if (topic === undefined) return { deleted: false };
+  if (topic === undefined) return { deleted: false, routers: [] };
   expire(topic, now);
   if (ifEmpty && topic.log.count > 0) {
     throw new ApiError("topic_not_empty", { topic: name, count: topic.log.count });
   }
+  const touching = [...group.routers.from(name), ...group.routers.into(name)];
+  const routers = [...new Set(touching.map((router) => router.name))].sort();
+  for (const router of routers) group.setRouter(router, undefined);
   group.delete(topic);
-  return { deleted: true };
+  return { deleted: true, routers };
 }

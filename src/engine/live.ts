@@ -10,7 +10,9 @@ import { behindPrefix } from "./prefix.ts";
 import type { Topic } from "./topic.ts";
 
 const BLOCKS_PAGE = 256;
-const ROWS_PAGE = 128;
+/** Most walks end at their first row. */
+const ROWS_FIRST = 4;
+const ROWS_PAGE_MAX = 256;
 
 export interface Tally {
   count: number;
@@ -20,10 +22,10 @@ export interface Tally {
 /** Live records with `after < seq <= last`, oldest first. */
 export function* liveRows(topic: Topic, after: number, last: number): Generator<RecordSize> {
   let from = Math.max(after, topic.log.earliest - 1);
-  for (;;) {
-    const rows = topic.shelf.records.sizes(topic.slot, from, last, ROWS_PAGE);
+  for (let limit = ROWS_FIRST; ; limit = Math.min(4 * limit, ROWS_PAGE_MAX)) {
+    const rows = topic.shelf.records.sizes(topic.slot, from, last, limit);
     for (const row of rows) if (!topic.isDeleted(row.seq, row.tag)) yield row;
-    if (rows.length < ROWS_PAGE) return;
+    if (rows.length < limit) return;
     from = rows.at(-1)!.seq;
   }
 }

@@ -34,7 +34,7 @@ import { liveUpTo, type Tally, taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
 import { Pages } from "./pages.ts";
 import { type Run, read, type Window } from "./reader.ts";
-import { tagRange } from "./tags.ts";
+import { inFull, tagRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
 
@@ -142,7 +142,7 @@ export class Log {
       match === null
         ? await this.#deleteBefore(topic, before!)
         : await this.#inTurn(topic, () =>
-            this.#deleteTagged(topic, tagRange(match), before ?? SAFE_INTEGER_MAX),
+            this.#deleteTagged(topic, tagRange(inFull(match, "match")), before ?? SAFE_INTEGER_MAX),
           );
     const { deleted, earliest: earliest_seq, head: head_seq, count, bytes } = removed;
     return { topic, deleted, earliest_seq, head_seq, count, bytes };

@@ -45,9 +45,11 @@ export interface Run {
 export async function read(topic: Topic, window: Window, pages: Pages): Promise<Run> {
   const { head, earliest } = topic.log;
   const tombstone = tombstoneFor(topic, window);
-  const batch = new Batch(window, tombstone ? earliest - 1 : window.fromSeq);
+  const batch = new Batch(window, startOf(topic, window, tombstone));
   const start = batch.next;
-  for (let last = head; ; ) {
+  // Whoever comes to a hole is told so, and reads on behind it.
+  const hole = topic.trimBehind(start);
+  for (let last = hole ? Math.min(head, hole.from - 1) : head; ; ) {
     try {
       await walk(topic, window, batch, last, pages);
       break;
@@ -58,8 +60,12 @@ export async function read(topic: Topic, window: Window, pages: Pages): Promise<
     }
   }
   const { text: records, count, next } = batch;
-  // Lost during the walk, before anything was found: the reader is told now.
+  // Lost during the walk, before anything was found, or a hole is next: the reader is told now.
   if (count === 0 && tombstone === null && topic.evictFloor > next) return read(topic, window, pages);
+  if (count === 0 && tombstone === null && hole?.from === next + 1) {
+    const run = await read(topic, { ...window, fromSeq: next }, pages);
+    return { ...run, scanned: run.scanned + Math.max(0, next - start) };
+  }
   return { records, count, next, head, earliest, tombstone, scanned: Math.max(0, next - start) };
 }
 
@@ -130,7 +136,7 @@ function readable(topic: Topic, next: number, last: number): { after: number; ro
 }
 
 /** How many of the next `rows` records to take from the store at once: few where they are large. */
-function rowsWithin({ slot, shelf, log }: Topic, next: number, last: number, rows: number): number {
+export function rowsWithin({ slot, shelf, log }: Topic, next: number, last: number, rows: number): number {
   if (rows * log.largest <= BYTES_PER_READ) return rows;
   let bytes = 0;
   const sizes = shelf.records.sizes(slot, next, last, rows);
@@ -212,16 +218,24 @@ function tombstoneFor(topic: Topic, { fromSeq, epoch }: Window): Tombstone | nul
       head_seq: head,
     };
   }
-  const floor = topic.evictFloor;
-  if (fromSeq >= floor) return null;
+  const floor = Math.max(topic.evictFloor, fromSeq);
+  const hole = topic.trimBehind(floor);
+  const end = hole && hole.from <= floor + 1 ? hole.to : floor;
+  if (end === fromSeq) return null;
   const byCap = capFloor > fromSeq;
   const byTtl = ttlFloor > fromSeq;
   return {
     gap_from: fromSeq + 1,
-    gap_to: floor,
+    gap_to: end,
     reason: byCap && byTtl ? "mixed" : byCap ? "cap" : byTtl ? "ttl" : "source_trim",
-    missed_estimate: floor - fromSeq,
-    earliest_seq: floor + 1,
+    missed_estimate: end - fromSeq,
+    earliest_seq: end + 1,
     head_seq: head,
   };
+}
+
+/** Where to read on behind what the tombstone tells. */
+function startOf(topic: Topic, { fromSeq }: Window, tombstone: Tombstone | null): number {
+  if (tombstone === null) return fromSeq;
+  return tombstone.reason === "recreated" ? topic.log.earliest - 1 : tombstone.gap_to;
 }

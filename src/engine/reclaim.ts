@@ -92,6 +92,8 @@ export class Reclaimer implements Disposable {
     }
     for (const slot of this.#dropped) {
       if (!this.#empty(slot, this.#store.disk) || !this.#empty(slot, this.#store.memory)) break;
+      if (this.#store.jobs.deleteSome(slot, this.#pace.rows) > 0) break;
+      this.#store.jobs.setDeadLettered(slot, 0);
       this.#store.topics.free(slot);
       return () => this.#dropped.delete(slot);
     }
@@ -122,6 +124,7 @@ export class Reclaimer implements Disposable {
     if (shelf.blocks.deleteSome(slot, this.#pace.rows) + shelf.keys.deleteSome(slot, this.#pace.rows) > 0)
       return false;
     shelf.tagDeletes.deleteAll(slot);
+    shelf.trims.deleteUpTo(slot, SEQ_MAX);
     return true;
   }
 

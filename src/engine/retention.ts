@@ -38,6 +38,7 @@ export function evict(topic: Topic): void {
 export function removeUpTo(topic: Topic, seq: number, removed: Tally): void {
   const { log, slot, shelf } = topic;
   topic.settle();
+  topic.jobs?.dropUpTo(seq);
   const edge = blockOf(seq);
   const below = shelf.blocks.sumBelow(slot, edge);
   shelf.blocks.deleteBelow(slot, edge);

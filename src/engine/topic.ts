@@ -8,7 +8,19 @@ import { blockOf } from "../store/blocks.ts";
 import type { LogState } from "../store/logs.ts";
 import type { Shelf } from "../store/store.ts";
 import type { TagDelete } from "../store/tagdeletes.ts";
+import type { Trim } from "../store/trims.ts";
+import type { Jobs } from "./jobs.ts";
 import { inRange } from "./tags.ts";
+
+/** What belongs to a log beside its records. */
+export interface Attached {
+  /** Deletes by tag that hold for records still in storage. */
+  readonly tagDeletes: readonly TagDelete[];
+  /** Holes that a router has left, in order. Those below what the topic itself has lost may be missing. */
+  readonly trims: readonly Trim[];
+  /** The jobs that were leased at least once, of a queue. */
+  readonly jobs: Jobs | undefined;
+}
 
 export class Topic {
   readonly name: string;
@@ -17,8 +29,9 @@ export class Topic {
   config: TopicConfig;
   shelf: Shelf;
   log: LogState;
-  /** Deletes by tag that hold for records still in storage. */
-  tagDeletes: readonly TagDelete[];
+  tagDeletes: Attached["tagDeletes"];
+  trims: Attached["trims"];
+  readonly jobs: Attached["jobs"];
   /** What every use gets to hear but a delete, if records are known to be lost. */
   damaged: ApiError | undefined;
   /** Set when the instance is deleted. */
@@ -35,7 +48,7 @@ export class Topic {
     config: TopicConfig,
     shelf: Shelf,
     log: LogState,
-    tagDeletes: readonly TagDelete[],
+    attached: Attached,
   ) {
     this.name = row.name;
     this.epoch = row.epoch;
@@ -43,13 +56,24 @@ export class Topic {
     this.config = config;
     this.shelf = shelf;
     this.log = log;
-    this.tagDeletes = tagDeletes;
+    this.tagDeletes = attached.tagDeletes;
+    this.trims = attached.trims;
+    this.jobs = attached.jobs;
   }
 
   /** The highest seq lost against the readers' will: below it they get a tombstone. */
   get evictFloor(): number {
-    const { capFloor, ttlFloor, trimFloor } = this.log;
-    return Math.max(capFloor, ttlFloor, trimFloor);
+    return Math.max(this.log.capFloor, this.log.ttlFloor);
+  }
+
+  /** The first hole that ends behind `seq`. */
+  trimBehind(seq: number): Trim | undefined {
+    return seq < this.log.trimFloor ? this.trims.find(({ to }) => to > seq) : undefined;
+  }
+
+  /** Live records that are neither leased nor held back. */
+  get ready(): number {
+    return this.log.count - (this.jobs?.inFlight ?? 0) - (this.jobs?.delayed ?? 0);
   }
 
   isDeleted(seq: number, tag: string | null): boolean {

@@ -7,6 +7,7 @@ import type { Catalog } from "./catalog.ts";
 import type { Commits } from "./commit.ts";
 import { clamp } from "./config.ts";
 import { decodeCursor, encodeCursor } from "./cursor.ts";
+import type { Forwarder } from "./forwarder.ts";
 import { behindPrefix, narrowed } from "./prefix.ts";
 import { effectivePriority } from "./priority.ts";
 import { hasExpired } from "./retention.ts";
@@ -25,12 +26,14 @@ export class Topics {
   readonly #store: Store;
   readonly #catalog: Catalog;
   readonly #commits: Commits;
+  readonly #forwarder: Forwarder;
   readonly #now: () => number;
 
-  constructor(store: Store, catalog: Catalog, commits: Commits, now: () => number) {
+  constructor(store: Store, catalog: Catalog, commits: Commits, forwarder: Forwarder, now: () => number) {
     this.#store = store;
     this.#catalog = catalog;
     this.#commits = commits;
+    this.#forwarder = forwarder;
     this.#now = now;
   }
 
@@ -50,15 +53,18 @@ export class Topics {
     return topic;
   }
 
-  /** The topic, after what has expired is gone. Throws `topic_not_found`. */
+  /** The topic, with what its routers have for it, after what has expired is gone. Throws `topic_not_found`. */
   async fresh(name: string): Promise<Topic> {
+    this.existing(name);
+    await this.#forwarder.catchUp(name);
     await this.#expire(this.existing(name));
     return this.existing(name);
   }
 
   async #expire(topic: Topic): Promise<void> {
     const now = this.#now();
-    if (hasExpired(topic, now)) await this.#commits.submit({ kind: "sweep", topic: topic.name, now });
+    const isDue = hasExpired(topic, now) || (topic.jobs?.nextDue ?? Number.POSITIVE_INFINITY) <= now;
+    if (isDue) await this.#commits.submit({ kind: "sweep", topic: topic.name, now });
   }
 
   /** Notes that somebody has read the topic. */
@@ -77,8 +83,8 @@ export class Topics {
   async state(name: string, touch: boolean): Promise<TopicState> {
     const topic = await this.fresh(name);
     if (touch) this.consumed(topic);
-    const { config, epoch, log } = topic;
-    const state = {
+    const { config, epoch, log, jobs } = topic;
+    const state: TopicState = {
       topic: name,
       type: config.type,
       epoch,
@@ -92,6 +98,10 @@ export class Topics {
       last_write_ts: log.lastTs,
       last_read_ts: topic.lastReadTs,
     };
+    if (jobs) {
+      const { inFlight: in_flight, deadLettered: dead_lettered } = jobs;
+      state.queue = { ready: topic.ready, in_flight, dead_lettered };
+    }
     await topic.unsynced;
     return state;
   }
@@ -140,6 +150,6 @@ export class Topics {
       ifEmpty,
       now: this.#now(),
     });
-    return { topic, deleted: outcome.deleted, routers_removed: [] };
+    return { topic, deleted: outcome.deleted, routers_removed: [...outcome.routers] };
   }
 }

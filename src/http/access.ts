@@ -5,19 +5,19 @@ import { callOf } from "./call.ts";
 import { anybody, nobody, type Scope } from "./keys.ts";
 import { nameIn } from "./target.ts";
 
-/** Gives routes the option `scope`. A name in the path is checked as well. */
+/** Gives routes the option `scope`, one or several. A name in the path is checked as well. */
 export const access = new Elysia({ name: "access" }).macro({
-  scope: (scope: Scope) => ({
-    beforeHandle: ({ request }: { request: Request }) => authorize(request, scope),
+  scope: (scope: Scope | readonly Scope[]) => ({
+    beforeHandle: ({ request }: { request: Request }) => authorize(request, [scope].flat()),
   }),
 });
 
 /** Throws `unauthorized`, `forbidden`. */
-function authorize(request: Request, scope: Scope): void {
+function authorize(request: Request, scopes: readonly Scope[]): void {
   const { caller } = callOf(request);
   if (caller === anybody) return;
   if (caller === nobody) throw new ApiError("unauthorized", {});
-  if (!caller.may(scope)) {
+  if (!scopes.every((scope) => caller.may(scope))) {
     throw new ApiError("forbidden", {}, "the API key lacks the scope that this operation needs");
   }
   if (caller.prefixes.length === 0) return;

@@ -10,7 +10,10 @@ import { documentationRoutes } from "./docs/document.ts";
 import { errorReply } from "./errors.ts";
 import { healthRoutes } from "./health.ts";
 import { Metrics, metricsRoutes } from "./metrics.ts";
+import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
+import { routerRoutes } from "./routers.ts";
+import type { Streams } from "./streams.ts";
 import { pathOf, routable } from "./target.ts";
 import { topicRoutes } from "./topics.ts";
 
@@ -20,6 +23,7 @@ const IDLE_TIMEOUT_SECONDS = 60;
 export interface AppOptions {
   readonly engine: Engine;
   readonly admission: Admission;
+  readonly streams: Streams;
   /** Origins of web pages that may use the server; `*` is any. */
   readonly corsOrigins: readonly string[];
   /** PEM texts. */
@@ -33,10 +37,10 @@ const CLIENT_LEFT = 499;
 
 type Handle = (request: Request) => Response | Promise<Response>;
 
-export function createApp({ engine, admission, corsOrigins, tls, unexpected }: AppOptions) {
+export function createApp({ engine, admission, streams, corsOrigins, tls, unexpected }: AppOptions) {
   const started = performance.now();
   const uptimeMs = () => performance.now() - started;
-  const metrics = new Metrics(engine, admission, uptimeMs);
+  const metrics = new Metrics(engine, admission, streams, uptimeMs);
   const serve = {
     development: false,
     // Elysia's default would let a second server share the port.
@@ -64,7 +68,9 @@ export function createApp({ engine, admission, corsOrigins, tls, unexpected }: A
     .use(healthRoutes(engine.topics, uptimeMs))
     .use(metricsRoutes(metrics))
     .use(topicRoutes(engine.topics, admission))
-    .use(recordRoutes(engine.log, engine.topics, admission));
+    .use(recordRoutes(engine.log, engine.topics, admission))
+    .use(queueRoutes(engine.queues, admission, streams))
+    .use(routerRoutes(engine.routers, admission));
   return app.use(documentationRoutes(app.routes));
 }
 

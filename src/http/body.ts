@@ -17,9 +17,9 @@ const TIMED_BYTES_MIN = 64 * 1024;
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Where no body may stand for `{}`. */
+/** What no body means: a request without a content type, or that of `{}`, or an invalid one whatever its type. */
 export interface BodyOptions {
-  readonly optional?: boolean;
+  readonly empty?: "untyped" | "default" | "invalid";
 }
 
 /**
@@ -27,11 +27,12 @@ export interface BodyOptions {
  *
  * Throws `payload_too_large`, `throttled`, `request_timeout`, then `unsupported_media_type`, then `invalid_request`.
  */
-export function bodyReader<T extends TSchema>(schema: T, { optional = false }: BodyOptions = {}) {
+export function bodyReader<T extends TSchema>(schema: T, { empty = "untyped" }: BodyOptions = {}) {
   const decode = decoder(schema);
   return async (request: Request, admission: Admission): Promise<Static<T>> => {
     const bytes = await readBytes(request, admission);
-    if (optional && bytes.length === 0) return decode("{}");
+    if (bytes.length === 0 && empty === "default") return decode("{}");
+    if (bytes.length === 0 && empty === "invalid") throw invalid("a JSON body is needed");
     if (!request.headers.get("content-type")?.startsWith("application/json")) {
       throw new ApiError("unsupported_media_type", {});
     }

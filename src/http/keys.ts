@@ -25,10 +25,11 @@ const spellings: ReadonlyMap<string, readonly Scope[]> = new Map(
   } satisfies Record<string, Scope[]>),
 );
 
-/** What the requests that a caller has running hold right now. */
+/** What a caller holds right now: requests that run, bytes of their bodies, and open streams. */
 export interface Usage {
   requests: number;
   bodyBytes: number;
+  streams: number;
 }
 
 /** Somebody who is served: the holder of one key, or anybody where no key is asked for. */
@@ -53,7 +54,7 @@ export class Caller {
   }
 }
 
-const unused = (): Usage => ({ requests: 0, bodyBytes: 0 });
+const unused = (): Usage => ({ requests: 0, bodyBytes: 0, streams: 0 });
 
 /** Without keys, everybody may do everything. */
 export const anybody = new Caller(all, [], unused());

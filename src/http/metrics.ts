@@ -10,16 +10,19 @@ import * as examples from "./docs/examples.ts";
 import { hidden, media, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { type Observed, registryOf } from "./series.ts";
+import type { Streams } from "./streams.ts";
 
 export class Metrics {
   readonly #engine: Engine;
   readonly #admission: Admission;
+  readonly #streams: Streams;
   readonly #uptimeMs: () => number;
   readonly #responses = new Map<number, number>();
 
-  constructor(engine: Engine, admission: Admission, uptimeMs: () => number) {
+  constructor(engine: Engine, admission: Admission, streams: Streams, uptimeMs: () => number) {
     this.#engine = engine;
     this.#admission = admission;
+    this.#streams = streams;
     this.#uptimeMs = uptimeMs;
   }
 
@@ -30,17 +33,21 @@ export class Metrics {
 
   /** The text format. */
   async text(): Promise<string> {
+    await this.#engine.settle();
     const topics = await this.#engine.topicFigures(METRICS_TOPICS_MAX);
-    return registryOf(this.observed(topics)).metrics();
+    return registryOf(this.#observed(topics)).metrics();
   }
 
-  observed(topics: readonly TopicFigures[]): Observed {
+  async json(): Promise<ServerFigures> {
+    await this.#engine.settle();
+    return toJson(this.#observed([]));
+  }
+
+  #observed(topics: readonly TopicFigures[]): Observed {
     return {
       ...this.#engine.figures,
       topics,
-      routers: 0,
-      leases: 0,
-      streams: 0,
+      streams: this.#streams.count,
       sessions: 0,
       ready: !this.#admission.draining,
       uptimeMs: this.#uptimeMs(),
@@ -53,7 +60,7 @@ export class Metrics {
 export function metricsRoutes(metrics: Metrics) {
   const answer = async ({ request }: { request: Request }) => {
     if (request.headers.get("accept")?.includes("application/json"))
-      return reply(request, toJson(metrics.observed([])));
+      return reply(request, await metrics.json());
     return new Response(await metrics.text(), { headers: { "content-type": "text/plain; version=0.0.4" } });
   };
   return new Elysia({ name: "metrics" })

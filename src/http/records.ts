@@ -15,7 +15,7 @@ import { reply, replyText } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
 const readAppend = bodyReader(Append);
-const readDiff = bodyReader(Diff, { optional: true });
+const readDiff = bodyReader(Diff, { empty: "default" });
 const readDelete = bodyReader(DeleteRecords);
 
 export function recordRoutes(log: Log, topics: Topics, admission: Admission) {

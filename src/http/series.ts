@@ -12,8 +12,6 @@ import type { Admission } from "./admission.ts";
 /** Everything that is shown, read at one moment. */
 export interface Observed extends Figures {
   readonly topics: readonly TopicFigures[];
-  readonly routers: number;
-  readonly leases: number;
   readonly streams: number;
   readonly sessions: number;
   readonly ready: boolean;
@@ -61,8 +59,11 @@ const perTopic = (name: string, help: string, value: (topic: TopicFigures) => nu
   );
 
 /** The same for queues only. */
-const perQueue = (name: string, help: string, value: (queue: TopicFigures) => number): Series =>
-  perTopic(name, help, (topic) => (topic.isQueue ? value(topic) : undefined));
+const perQueue = (
+  name: string,
+  help: string,
+  value: (queue: NonNullable<TopicFigures["queue"]>) => number,
+): Series => perTopic(name, help, ({ queue }) => queue && value(queue));
 
 const table: readonly Series[] = [
   gauge("topics_topics", "Topics.", ({ census }) => census.topics),
@@ -79,8 +80,8 @@ const table: readonly Series[] = [
   perTopic("topics_topic_earliest_seq", "First live seq of a topic.", (topic) => topic.earliest),
   perTopic("topics_topic_records_live", "Live records of a topic.", (topic) => topic.records),
   perTopic("topics_topic_bytes_live", "Bytes of a topic's live records.", (topic) => topic.bytes),
-  perQueue("topics_topic_queue_ready", "Jobs of a queue that could be claimed.", (topic) => topic.records),
-  perQueue("topics_topic_queue_in_flight", "Jobs of a queue that are leased.", () => 0),
+  perQueue("topics_topic_queue_ready", "Jobs of a queue that could be claimed.", (queue) => queue.ready),
+  perQueue("topics_topic_queue_in_flight", "Jobs of a queue that are leased.", (queue) => queue.inFlight),
   gauge(
     "topics_topic_metrics_truncated",
     `1 if only the first ${METRICS_TOPICS_MAX} topics by name have series of their own.`,

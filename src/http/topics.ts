@@ -12,7 +12,7 @@ import { anyTopic, flag, hidden, integer, newTopic, operation, text } from "./do
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
-const readConfig = bodyReader(TopicConfigInput, { optional: true });
+const readConfig = bodyReader(TopicConfigInput, { empty: "default" });
 
 export function topicRoutes(topics: Topics, admission: Admission) {
   const list = async ({ request }: { request: Request }) => {

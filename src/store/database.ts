@@ -7,12 +7,13 @@
 import { constants, Database } from "bun:sqlite";
 import init from "./migrations/0001_init.sql" with { type: "text" };
 import kinds from "./migrations/0002_kinds.sql" with { type: "text" };
+import queuesAndRouters from "./migrations/0003_queues_and_routers.sql" with { type: "text" };
 
 /** Older versions can corrupt a database whose checkpoints run on another connection. */
 const SQLITE_VERSION_MIN = "3.51.3";
 
 /** Schema steps, oldest first. A released step never changes; add the next one. */
-const migrations = [init, kinds];
+const migrations = [init, kinds, queuesAndRouters];
 
 const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_KEPT = 64 * 1024 * 1024;
@@ -21,7 +22,7 @@ const WAL_BYTES_KEPT = 64 * 1024 * 1024;
 export type Schema = "main" | "memory";
 
 /** The tables that exist in both schemas. */
-const logTables = ["logs", "records", "blocks", "tag_deletes", "idempotency_keys"];
+const logTables = ["logs", "records", "blocks", "tag_deletes", "idempotency_keys", "trims"];
 
 export function openDatabase(path: string): Database {
   const db = new Database(path, { create: true, strict: true });

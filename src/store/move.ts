@@ -10,6 +10,7 @@ const tables = [
   { table: "records", where: idRange, columns: "*" },
   { table: "blocks", where: "slot = ?1", columns: "*" },
   { table: "idempotency_keys", where: "slot = ?1", columns: "*" },
+  { table: "trims", where: "slot = ?1", columns: "*" },
   { table: "tag_deletes", where: "slot = ?1", columns: "NULL, slot, tag, is_prefix, up_to_seq" },
 ];
 

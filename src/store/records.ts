@@ -6,7 +6,7 @@ import type { Database, Statement } from "bun:sqlite";
 import type { Schema } from "./database.ts";
 
 /** Bits of a row's id that hold the seq; the slot lies above them. */
-const SEQ_BITS = 42;
+export const SEQ_BITS = 42;
 export const SEQ_MAX = 2 ** SEQ_BITS - 1;
 export const SLOT_MAX = 2 ** (63 - SEQ_BITS) - 1;
 
@@ -19,6 +19,8 @@ export interface StoredRecord {
   readonly tag: string | null;
   readonly node: string | null;
   readonly meta: string | null;
+  /** How many routers have passed it on; absent where it was written directly. */
+  readonly hops?: number;
   /** What it counts for: the UTF-8 bytes of `data` and `meta`. */
   readonly bytes: number;
 }
@@ -49,12 +51,13 @@ export class DamagedRecord extends Error {
   }
 }
 
-type Row = [number, number, number, string, string | null, string | null, string | null];
+type Row = [number, number, number, string, string | null, string | null, string | null, number | null];
 type SizeRow = [number, string | null, number];
 
 export class Records {
   readonly #inserts: ReadonlyMap<number, Statement>;
   readonly #plainInserts: ReadonlyMap<number, Statement>;
+  readonly #copyInserts: ReadonlyMap<number, Statement>;
   readonly #range: Statement;
   readonly #sizes: Statement;
   readonly #sizesBack: Statement;
@@ -77,9 +80,12 @@ export class Records {
       return [size, db.prepare(`INSERT INTO ${table} (id, ts, ${columns}) VALUES ${values}`)] as const;
     };
     this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes", 6)));
+    this.#copyInserts = new Map(
+      INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes, hops", 7)),
+    );
     this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
     this.#range = db.prepare(
-      `SELECT ${seq}, ts, checksum, data, tag, node, meta FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
+      `SELECT ${seq}, ts, checksum, data, tag, node, meta, hops FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
     );
     this.#sizes = db.prepare(
       `SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
@@ -102,20 +108,21 @@ export class Records {
 
   /** Stores `records` under `firstSeq`, `firstSeq + 1`, … */
   insert(slot: number, firstSeq: number, ts: number, records: readonly StoredRecord[]): void {
-    const plain = records.every(
-      (record) => record.tag === null && record.node === null && record.meta === null,
-    );
-    const statements = plain ? this.#plainInserts : this.#inserts;
+    const isCopy = records.some(({ hops }) => hops !== undefined);
+    const plain =
+      !isCopy && records.every(({ tag, node, meta }) => tag === null && node === null && meta === null);
+    const statements = plain ? this.#plainInserts : isCopy ? this.#copyInserts : this.#inserts;
     let done = 0;
     for (const size of INSERT_SIZES) {
       while (records.length - done >= size) {
         const parameters: (string | number | null)[] = [slot, firstSeq + done, ts];
         for (let i = done; i < done + size; i++) {
           const record = records[i]!;
-          const { data, tag, node, meta } = record;
-          const sum = checksum(slot, firstSeq + i, ts, data, tag, node, meta);
+          const { data, tag, node, meta, hops = null } = record;
+          const sum = checksum(slot, firstSeq + i, ts, data, tag, node, meta, hops);
           if (plain) parameters.push(sum, data);
           else parameters.push(sum, data, tag, node, meta, tag === null ? null : record.bytes);
+          if (isCopy) parameters.push(hops);
         }
         statements.get(size)!.run(...parameters);
         done += size;
@@ -126,11 +133,13 @@ export class Records {
   /** Records with `after < seq <= last`, oldest first, verified. Throws `DamagedRecord` for the first bad one. */
   range(slot: number, after: number, last: number, limit: number): RecordRow[] {
     const rows = this.#range.values(slot, after, last, limit) as Row[];
-    return rows.map(([seq, ts, sum, data, tag, node, meta]) => {
+    return rows.map(([seq, ts, sum, data, tag, node, meta, hops]) => {
       // One bit can make a text a blob of the same bytes, which have the same sum.
       const areTexts = typeof data === "string" && isText(tag) && isText(node) && isText(meta);
-      if (!areTexts || sum !== checksum(slot, seq, ts, data, tag, node, meta)) throw new DamagedRecord(seq);
-      return { seq, ts, data, tag, node, meta, bytes: recordBytes(data, meta) };
+      if (!areTexts || sum !== checksum(slot, seq, ts, data, tag, node, meta, hops))
+        throw new DamagedRecord(seq);
+      const row = { seq, ts, data, tag, node, meta, bytes: recordBytes(data, meta) };
+      return hops === null ? row : { ...row, hops };
     });
   }
 
@@ -183,12 +192,14 @@ function checksum(
   tag: string | null,
   node: string | null,
   meta: string | null,
+  hops: number | null,
 ): number {
   const place = folded(seq) + Math.imul(slot, 0x9e3779b1) + Math.imul(folded(ts), 0x85ebca6b);
   let sum = Bun.hash.xxHash32(data, place >>> 0);
   if (tag !== null) sum = Bun.hash.xxHash32(tag, sum ^ 1);
   if (node !== null) sum = Bun.hash.xxHash32(node, sum ^ 2);
   if (meta !== null) sum = Bun.hash.xxHash32(meta, sum ^ 3);
+  if (hops !== null) sum = Bun.hash.xxHash32(String(hops), sum ^ 4);
   return sum;
 }
 

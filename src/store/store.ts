@@ -8,14 +8,17 @@ import { dirname, join, resolve } from "node:path";
 import { Blocks } from "./blocks.ts";
 import { type CheckpointEvents, Checkpoints } from "./checkpoints.ts";
 import { openDatabase, type Schema } from "./database.ts";
+import { Jobs } from "./jobs.ts";
 import { Keys } from "./keys.ts";
 import { DirectoryLock } from "./lock.ts";
 import { Logs } from "./logs.ts";
 import { moveRows } from "./move.ts";
 import { Records } from "./records.ts";
+import { Routers } from "./routers.ts";
 import { noSyncs, type SyncFigures, Syncs } from "./syncs.ts";
 import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
+import { Trims } from "./trims.ts";
 import { walDamage } from "./wal.ts";
 
 /** So long, and so often, the last checkpoint is tried while another one or a reader is in its way. */
@@ -39,6 +42,7 @@ export class Shelf {
   readonly blocks: Blocks;
   readonly keys: Keys;
   readonly tagDeletes: TagDeletes;
+  readonly trims: Trims;
 
   constructor(db: Database, schema: Schema) {
     this.schema = schema;
@@ -47,6 +51,7 @@ export class Shelf {
     this.blocks = new Blocks(db, schema);
     this.keys = new Keys(db, schema);
     this.tagDeletes = new TagDeletes(db, schema);
+    this.trims = new Trims(db, schema);
   }
 }
 
@@ -64,6 +69,8 @@ export interface StoreOptions {
 
 export class Store implements Disposable {
   readonly topics: Topics;
+  readonly routers: Routers;
+  readonly jobs: Jobs;
   readonly disk: Shelf;
   readonly memory: Shelf;
   readonly #db: Database;
@@ -91,6 +98,8 @@ export class Store implements Disposable {
     opened.defer(() => db.close());
     this.#db = db;
     this.topics = new Topics(db);
+    this.routers = new Routers(db);
+    this.jobs = new Jobs(db);
     this.disk = new Shelf(db, "main");
     this.memory = new Shelf(db, "memory");
     this.#begin = db.prepare("BEGIN IMMEDIATE");

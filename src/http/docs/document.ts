@@ -3,10 +3,10 @@ import { swagger } from "@elysiajs/swagger";
 import { type DocumentDecoration, Elysia } from "elysia";
 import { version } from "../../../package.json";
 import { responses } from "./failures.ts";
+import { schemas } from "./naming.ts";
 import { hidden, type Tag } from "./operation.ts";
 import { assets, server } from "./page.ts";
 import { U64_MAX } from "./schema.ts";
-import { schemas } from "./shapes.ts";
 
 const DOCUMENT = "/swagger/json";
 
@@ -14,6 +14,9 @@ const description = `
 An append-only event log over HTTP. A **topic** is a sequence of records, numbered by \`seq\` from 1 without holes.
 Writers append JSON values, each kept byte for byte; readers keep a cursor, ask for what comes after it, and may wait
 for it.
+
+A topic of type \`queue\` holds **jobs**: workers lease them, finish them, and give them back; what was delivered too
+often goes to a dead-letter topic. A **router** copies what is appended to one topic to another one, on the server.
 
 ### Keys
 
@@ -36,6 +39,8 @@ certain prefixes. Without keys every caller may do everything, and the header is
 const tags: readonly { readonly name: Tag; readonly description: string }[] = [
   { name: "Topics", description: "Create, configure, look at, list and delete topics." },
   { name: "Records", description: "Append, read and delete the records of a topic." },
+  { name: "Queues", description: "Lease jobs, finish them, give them back." },
+  { name: "Routers", description: "Copy records from topic to topic on the server." },
   { name: "Probes", description: "How the server is doing." },
 ];
 

@@ -2,8 +2,8 @@
 import { envelope } from "../../contract/envelope.ts";
 import { type ErrorCode, type ErrorDetail, errors } from "../../contract/errors.ts";
 import { IDEMPOTENCY_KEY_BYTES_MAX } from "../../contract/limits.ts";
+import { name } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
-import { name } from "./shapes.ts";
 
 type Failures = {
   readonly [Code in ErrorCode]: {
@@ -21,7 +21,7 @@ const failures: Failures = {
     detail: {},
     message: `idempotency_key: longer than ${IDEMPOTENCY_KEY_BYTES_MAX} bytes`,
   },
-  batch_too_large: { when: "Too many records in one write.", detail: {} },
+  batch_too_large: { when: "Too many records in one write, or too many seqs at a time.", detail: {} },
   record_too_large: {
     when: "A record is too large, or the write alone exceeds the caps of a topic that rejects.",
     detail: {},
@@ -33,12 +33,21 @@ const failures: Failures = {
     message: "the API key lacks the scope that this operation needs",
   },
   topic_not_found: { when: "There is no such topic.", detail: { topic: "orders.eu" } },
+  router_not_found: { when: "There is no such router.", detail: { router: "orders.eu->archive" } },
+  not_acceptable: { when: "The `Accept` header leaves out `text/event-stream`.", detail: {} },
   not_found: { when: "There is no such path.", detail: {} },
   method_not_allowed: { when: "The path exists and does not know the method.", detail: {} },
   request_timeout: { when: "The body came too slowly.", detail: {} },
   topic_exists_incompatible: {
-    when: "The topic exists with another type.",
+    when:
+      "The topic exists with another type, is fed by routers from another source (`reason` is `router_dest_fan_in`), or " +
+      "the router exists with other ends (`router_repoint_forbidden`).",
     detail: { topic: "orders.eu", existing_type: "queue", requested_type: "log" },
+  },
+  not_a_queue: { when: "The topic is a log.", detail: { topic: "orders.eu" } },
+  router_cycle: {
+    when: "Records would come back to where they started, and `allow_cycle` was not asked for.",
+    detail: { cycle: ["orders.eu", "orders.us", "orders.eu"] },
   },
   topic_not_empty: {
     when: "The topic holds live records, and `if_empty` was asked for.",

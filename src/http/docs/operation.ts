@@ -2,13 +2,15 @@
 import type { TSchema } from "@sinclair/typebox";
 import type { DocumentDecoration } from "elysia";
 import type { ErrorCode } from "../../contract/errors.ts";
-import { TOPIC_NAME } from "../../contract/limits.ts";
+import { ROUTER_NAME, TOPIC_NAME } from "../../contract/limits.ts";
 import type { Scope } from "../keys.ts";
 import { failureResponses } from "./failures.ts";
+import { ref } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
-import { ref } from "./shapes.ts";
+import "./shapes.ts";
+import "./workshapes.ts";
 
-export type Tag = "Topics" | "Records" | "Probes";
+export type Tag = "Topics" | "Records" | "Queues" | "Routers" | "Probes";
 
 /** Examples by what they show. */
 type Examples = Readonly<Record<string, unknown>>;
@@ -24,8 +26,9 @@ export interface Body {
 
 export interface Reply {
   readonly description: string;
-  readonly schema: TSchema;
-  readonly examples: Examples;
+  /** Its JSON, if that is what it is. */
+  readonly schema?: TSchema;
+  readonly examples?: Examples;
   /** The answer in other media types. */
   readonly otherwise?: Readonly<Record<string, JsonSchema>>;
 }
@@ -35,8 +38,8 @@ export interface Operation {
   readonly tag: Tag;
   readonly summary: string;
   readonly description: string;
-  /** The scope that a key needs. Without one, no key is needed. */
-  readonly scope?: Scope;
+  /** The scopes that a key needs. Without one, no key is needed. */
+  readonly scope?: Scope | readonly Scope[];
   readonly parameters?: readonly JsonSchema[];
   readonly body?: Body;
   readonly replies: Readonly<Record<number, Reply>>;
@@ -45,19 +48,20 @@ export interface Operation {
 }
 
 /** What a route says of itself: the scope that is asked for, and what the document tells. */
-export function operation(said: Operation): { scope?: Scope; detail: DocumentDecoration } {
+export function operation(said: Operation): Pick<Operation, "scope"> & { detail: DocumentDecoration } {
   return { ...(said.scope && { scope: said.scope }), detail: detailOf(said) };
 }
 
 function detailOf(said: Operation): DocumentDecoration {
-  const { id, tag, summary, scope, parameters, body } = said;
+  const { id, tag, summary, scope = [], parameters, body } = said;
+  const scopes = [scope].flat();
   const replies = Object.entries(said.replies).map(([status, reply]) => [status, response(reply)]);
   return {
     operationId: id,
     tags: [tag],
     summary,
-    description: `${said.description}\n\n${needs(scope)}`,
-    security: scope ? [{ key: [scope] }] : [{}, { key: [] }],
+    description: `${said.description}\n\n${needs(scopes)}`,
+    security: scopes.length > 0 ? [{ key: scopes }] : [{}, { key: [] }],
     ...(parameters && { parameters }),
     ...(body && { requestBody: requestBody(body) }),
     responses: { ...Object.fromEntries(replies), ...failureResponses(failuresOf(said)) },
@@ -67,8 +71,10 @@ function detailOf(said: Operation): DocumentDecoration {
 /** For a route that the document leaves out: a `HEAD` is what its `GET` is, without a body. */
 export const hidden: DocumentDecoration = { hide: true };
 
-const needs = (scope: Scope | undefined): string =>
-  scope ? `Needs the scope \`${scope}\`.` : "Open without a key, unless the server is set to ask for one.";
+function needs(scopes: readonly Scope[]): string {
+  if (scopes.length === 0) return "Open without a key, unless the server is set to ask for one.";
+  return `Needs the scope ${scopes.map((scope) => `\`${scope}\``).join(" and ")}.`;
+}
 
 const withBody: readonly ErrorCode[] = [
   "invalid_request",
@@ -101,10 +107,10 @@ function requestBody({ schema, optional = false, also = {}, examples }: Body): J
   };
 }
 
-function response({ description, schema, examples, otherwise }: Reply): JsonSchema {
+function response({ description, schema, examples = {}, otherwise }: Reply): JsonSchema {
   return {
     description,
-    content: { "application/json": media(ref(schema), examples), ...otherwise },
+    content: { ...(schema && { "application/json": media(ref(schema), examples) }), ...otherwise },
   };
 }
 
@@ -119,6 +125,27 @@ export const media = (schema: JsonSchema, examples: Examples): JsonSchema => ({
 const idOf = (summary: string): string => summary.toLowerCase().replace(/[^a-z0-9]+/g, "-");
 
 const topic = { name: "topic", in: "path", required: true, example: "orders.eu" };
+
+const router = {
+  name: "router",
+  in: "path",
+  required: true,
+  example: "orders.eu->archive",
+};
+
+/** The name of a router that the operation may create. */
+export const newRouter: JsonSchema = {
+  ...router,
+  description: "The router's name: 1 to 255 of `A-Z a-z 0-9 . _ : - >`, the first a letter or a digit.",
+  schema: { type: "string", pattern: ROUTER_NAME.source },
+};
+
+/** The name of a router that must be there already. */
+export const anyRouter: JsonSchema = {
+  ...router,
+  description: "The router's name.",
+  schema: { type: "string", minLength: 1 },
+};
 
 /** The name of a topic that the operation may create. */
 export const newTopic: JsonSchema = {

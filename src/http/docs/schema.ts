@@ -55,6 +55,11 @@ function body(schema: TSchema, inner: (part: TSchema) => JsonSchema): JsonSchema
       return { type: "array", items: inner(schema.items) };
     case "Tuple":
       return { type: "array", prefixItems: schema.items.map(inner), items: false };
+    case "Record":
+      return {
+        type: "object",
+        additionalProperties: inner(Object.values(schema.patternProperties)[0] as TSchema),
+      };
     case "Object":
       return {
         type: "object",

@@ -2,7 +2,6 @@
  * The shapes of the contract as named schemas of the document, with what words say of their fields and types cannot.
  * A shape comes behind the shapes that it holds.
  */
-import type { TObject, TSchema } from "@sinclair/typebox";
 import {
   BATCH_RECORDS_MAX,
   CLAIM_JITTER_MS_MAX,
@@ -19,7 +18,7 @@ import {
   NODE_BYTES_MAX,
   TAG_BYTES_MAX,
 } from "../../contract/limits.ts";
-import { AppendPerformance, DiffPerformance, measured, Performance } from "../../contract/performance.ts";
+import { AppendPerformance, DiffPerformance, Performance } from "../../contract/performance.ts";
 import { Health, Ready, ServerFigures, WalFigures } from "../../contract/probes.ts";
 import {
   Append,
@@ -34,6 +33,7 @@ import {
   Tombstone,
 } from "../../contract/records.ts";
 import {
+  QueueState,
   TopicConfig,
   TopicConfigInput,
   TopicDeleted,
@@ -43,62 +43,9 @@ import {
   TopicSummary,
 } from "../../contract/topics.ts";
 import { resolveConfig } from "../../engine/config.ts";
-import { type JsonSchema, toJsonSchema } from "./schema.ts";
+import { answer, count, name, object } from "./naming.ts";
 
-/** A field's description, alone or with further keywords. */
-type Words = string | JsonSchema;
-
-type FieldWords<T extends TObject> = { readonly [Field in keyof T["properties"]]: Words };
-
-const named = new Map<TSchema, string>();
-
-/** `components/schemas` of the document. */
-export const schemas: Record<string, JsonSchema> = {};
-
-/** Gives a shape its name in the document. */
-export function name(schema: TSchema, as: string, words: Words): void {
-  schemas[as] = { ...toJsonSchema(schema, reference), ...keywords(words) };
-  named.set(schema, as);
-}
-
-/** The reference to a named shape. */
-export function ref(schema: TSchema): JsonSchema {
-  const $ref = reference(schema);
-  if ($ref === undefined) throw new TypeError("a shape of the document has no name");
-  return { $ref };
-}
-
-const reference = (schema: TSchema): string | undefined =>
-  named.has(schema) ? `#/components/schemas/${named.get(schema)}` : undefined;
-
-const keywords = (words: Words): JsonSchema =>
-  typeof words !== "string" ? words : words === "" ? {} : { description: words };
-
-function object<T extends TObject>(schema: T, as: string, words: Words, fields: FieldWords<T>): void {
-  name(schema, as, words);
-  const properties = { ...(schemas[as]!.properties as Record<string, JsonSchema>) };
-  for (const [field, said] of Object.entries<Words>(fields)) {
-    properties[field] = { ...properties[field], ...keywords(said) };
-  }
-  schemas[as] = { ...schemas[as], properties };
-}
-
-/** The body of an answer: what the engine says, and what it cost. */
-function answer<T extends TObject>(
-  schema: T,
-  as: string,
-  words: Words,
-  fields: FieldWords<T>,
-  performance: TObject = Performance,
-): void {
-  object(measured(schema, performance), as, words, { ...fields, performance: "What this answer cost." });
-  named.set(schema, as);
-}
-
-/** A number that is never negative. */
-const count = (description: string): JsonSchema => ({ description, minimum: 0 });
-
-const TOPIC = "The topic's name.";
+export const TOPIC = "The topic's name.";
 const EPOCH = count("Changes with every new instance of the name.");
 const HEAD = count("The highest seq that was given out; 0 if none was.");
 const EARLIEST = count("The first live seq; `head_seq + 1` if no record is live.");
@@ -171,10 +118,13 @@ object(
       default: defaults.lease_ms,
     },
     claim_jitter_ms: {
-      description: `Queues: clamped to 0..${CLAIM_JITTER_MS_MAX}.`,
+      description: `Queues: claims wait so long for others to share with. Clamped to 0..${CLAIM_JITTER_MS_MAX}.`,
       default: defaults.claim_jitter_ms,
     },
-    max_deliveries: { description: "Queues: 0 is no limit.", default: defaults.max_deliveries },
+    max_deliveries: {
+      description: "Queues: a job delivered so often goes to `dead_letter` instead; 0 is no limit.",
+      default: defaults.max_deliveries,
+    },
     dead_letter:
       "Queues: the topic that takes jobs which were delivered too often. Must be a legal name, and not the queue's own.",
     leases_durable: {
@@ -197,8 +147,12 @@ object(TopicConfig, "TopicConfig", "All settings of a topic.", {
   idempotency_window_ms: count("How long an idempotency key is remembered."),
   dedupe_node: "Whether readers may leave out records by `node`.",
   lease_ms: { description: "Queues: default lease.", minimum: LEASE_MS_MIN, maximum: LEASE_MS_MAX },
-  claim_jitter_ms: { description: "Queues.", minimum: 0, maximum: CLAIM_JITTER_MS_MAX },
-  max_deliveries: count("Queues: 0 is no limit."),
+  claim_jitter_ms: {
+    description: "Queues: claims wait so long for others to share with.",
+    minimum: 0,
+    maximum: CLAIM_JITTER_MS_MAX,
+  },
+  max_deliveries: count("Queues: a job delivered so often goes to `dead_letter` instead; 0 is no limit."),
   dead_letter: "Queues: the topic that takes jobs which were delivered too often.",
   leases_durable: "Queues: whether leases survive a restart.",
 });
@@ -207,6 +161,11 @@ answer(TopicPut, "TopicPut", "A topic as it is configured now.", {
   epoch: EPOCH,
   created: "Whether this call created it.",
   config: "",
+});
+object(QueueState, "QueueState", "The jobs of a queue.", {
+  ready: count("Jobs that could be leased now."),
+  in_flight: count("Jobs that are leased."),
+  dead_lettered: count("How many went to the dead letters so far."),
 });
 answer(TopicState, "TopicState", "A topic, seen at one moment.", {
   topic: TOPIC,
@@ -221,6 +180,7 @@ answer(TopicState, "TopicState", "A topic, seen at one moment.", {
   effective_priority: PRIORITY,
   last_write_ts: count("When records were last appended, in ms since the Unix epoch; null if never."),
   last_read_ts: count("When the topic was last read, in ms since the Unix epoch; null if never."),
+  queue: "Of a queue only.",
 });
 object(TopicSummary, "TopicSummary", "A topic in a list.", {
   topic: TOPIC,

@@ -1,0 +1,169 @@
+/**
+ * The command that lets a router take its next step: a slice of its source is read, and copies are appended to its
+ * destination. Copies and the router's place are committed together, so nothing is copied twice or left out.
+ */
+import { HOPS_MAX } from "../contract/limits.ts";
+import { DamagedRecord, type RecordRow, recordBytes, type StoredRecord } from "../store/records.ts";
+import { add } from "./append.ts";
+import type { Forward, Outcomes } from "./commands.ts";
+import { readSoundRows } from "./gaps.ts";
+import type { Group } from "./group.ts";
+import { isObject, othersThan, withMembers } from "./members.ts";
+import { rowsWithin } from "./reader.ts";
+import { expire } from "./retention.ts";
+import type { Router } from "./routerset.ts";
+import { inRange, tagRange } from "./tags.ts";
+import type { Topic } from "./topic.ts";
+
+/** Records of the source that are looked at in one step. */
+const STEP_RECORDS = 1000;
+
+export function forward(group: Group, { router: name, upTo, now }: Forward): Outcomes["forward"] {
+  const router = group.routers.get(name);
+  const source = router && group.find(router.source);
+  const dest = router && group.find(router.dest);
+  if (!source || !dest) return { blocked: false };
+  if (source.damaged || dest.damaged) return { blocked: true };
+  expire(source, now);
+  expire(dest, now);
+  const lost = lostBehind(source, router.position);
+  if (lost > 0) {
+    leaveHole(dest, lost);
+    group.appended.add(dest);
+    group.moveRouter(router, router.position + lost, router.forwarded + lost);
+    return { blocked: false };
+  }
+  return copyNext(group, router, source, dest, Math.min(upTo, source.log.head), now);
+}
+
+/** How many seqs right behind `position` stand for records that are lost. */
+function lostBehind(source: Topic, position: number): number {
+  const lost = Math.max(0, source.evictFloor - position);
+  const hole = source.trimBehind(position + lost);
+  return hole && hole.from <= position + lost + 1 ? hole.to - position : lost;
+}
+
+/** Passes over `count` seqs for records that will never come. */
+function leaveHole(dest: Topic, count: number): void {
+  const { log, shelf, slot } = dest;
+  const last = dest.trims.at(-1);
+  const from = last?.to === log.head ? last.from : log.head + 1;
+  const hole = { from, to: log.head + count };
+  const kept = dest.trims.filter((trim) => trim.to > dest.evictFloor && trim.from !== from);
+  shelf.trims.deleteUpTo(slot, dest.evictFloor);
+  shelf.trims.put(slot, hole);
+  dest.trims = [...kept, hole];
+  log.head = hole.to;
+  log.trimFloor = hole.to;
+  if (log.count === 0) log.earliest = log.head + 1;
+}
+
+function copyNext(
+  group: Group,
+  router: Router,
+  source: Topic,
+  dest: Topic,
+  upTo: number,
+  now: number,
+): Outcomes["forward"] {
+  const { position, forwarded } = router;
+  const hole = source.trimBehind(position);
+  const last = hole ? Math.min(upTo, hole.from - 1) : upTo;
+  const limit = rowsWithin(source, position, last, STEP_RECORDS);
+  const rows = readNext(source, position, last, limit);
+  if (rows === undefined) {
+    // What is damaged cannot be copied, and must not keep the rest back for ever.
+    leaveHole(dest, 1);
+    group.appended.add(dest);
+    group.moveRouter(router, position + 1, forwarded + 1);
+    return { blocked: false };
+  }
+  const room = new Room(group, dest);
+  const copies: StoredRecord[] = [];
+  const copyOf = copier(router, source);
+  let reached = rows.length < limit ? last : rows.at(-1)!.seq;
+  let blocked = false;
+  for (const row of rows) {
+    const copy = source.isDeleted(row.seq, row.tag) ? undefined : copyOf(row);
+    if (copy === undefined) continue;
+    if (!room.take(copy.bytes)) {
+      blocked = true;
+      reached = row.seq - 1;
+      break;
+    }
+    copies.push(copy);
+  }
+  if (copies.length > 0) add(group, dest, copies, now);
+  if (reached > position) group.moveRouter(router, reached, forwarded + copies.length);
+  return { blocked };
+}
+
+/** Undefined if the very next record is damaged. */
+function readNext(source: Topic, after: number, last: number, limit: number): RecordRow[] | undefined {
+  try {
+    return readSoundRows(source, after, last, limit);
+  } catch (error) {
+    if (error instanceof DamagedRecord) return undefined;
+    throw error;
+  }
+}
+
+/** What a destination and the quota have room for. */
+class Room {
+  #records = Number.POSITIVE_INFINITY;
+  #bytes = Number.POSITIVE_INFINITY;
+
+  constructor(group: Group, { config, log }: Topic) {
+    const { discard, cap_records, cap_bytes } = config;
+    if (discard === "reject" && cap_records > 0) this.#records = cap_records - log.count;
+    if (discard === "reject" && cap_bytes > 0) this.#bytes = cap_bytes - log.bytes;
+    this.#bytes = Math.min(this.#bytes, group.bytesLeft);
+  }
+
+  take(bytes: number): boolean {
+    if (this.#records < 1 || this.#bytes < bytes) return false;
+    this.#records--;
+    this.#bytes -= bytes;
+    return true;
+  }
+}
+
+/** Makes copies; undefined for a record that the router passes over. */
+function copier(router: Router, source: Topic): (row: RecordRow) => StoredRecord | undefined {
+  const { filter, preserve_node, preserve_tag, guarantee } = router;
+  const range = filter && tagRange(filter);
+  return (row) => {
+    const hops = (row.hops ?? 0) + 1;
+    if (hops > HOPS_MAX || (range && (row.tag === null || !inRange(row.tag, range)))) return undefined;
+    const { data } = row;
+    const meta = guarantee === "exactly_once" ? stamped(row, router, source) : row.meta;
+    const bytes = meta === row.meta ? row.bytes : recordBytes(data, meta);
+    return {
+      data,
+      tag: preserve_tag ? row.tag : null,
+      node: preserve_node ? row.node : null,
+      meta,
+      bytes,
+      hops,
+    };
+  };
+}
+
+const STAMP = "_topics_router";
+const ORIGINAL = "_topics_original_meta";
+/** An object with more members has no place for the stamp. */
+const OWN_MEMBERS_MAX = 63;
+
+/** `meta` with a stamp that names the record this is a copy of. */
+function stamped({ seq, meta }: RecordRow, { name }: Router, { name: topic, epoch }: Topic): string {
+  const stamp = JSON.stringify({
+    idempotency_key: `router:${name}:${epoch}:${epoch}:${seq}`,
+    router: name,
+    source_topic: topic,
+    source_topic_id: epoch,
+    source_epoch: epoch,
+    source_seq: seq,
+  });
+  const fits = meta === null || (isObject(meta) && othersThan(STAMP, meta) <= OWN_MEMBERS_MAX);
+  return withMembers(fits ? (meta ?? "{}") : withMembers("{}", { [ORIGINAL]: meta }), { [STAMP]: stamp });
+}

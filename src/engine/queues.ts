@@ -1,0 +1,309 @@
+/** What workers do with queues: claim jobs or have them pushed, finish them, give them back, keep them. */
+import { ApiError, invalid } from "../contract/errors.ts";
+import {
+  CLAIM_JOBS_MAX,
+  HEARTBEAT_MS,
+  HELD_SEQS_MAX,
+  LEASE_MS_MAX,
+  LEASE_MS_MIN,
+  NACK_DELAY_MS_MAX,
+  NODE_BYTES_MAX,
+} from "../contract/limits.ts";
+import type {
+  Ack,
+  Acked,
+  Claim,
+  Extend,
+  Extended,
+  JobsClaimed,
+  Nack,
+  Nacked,
+  WorkEnded,
+} from "../contract/queues.ts";
+import { canonical } from "./claims.ts";
+import type { Claimant, HeldJobs, JobsHeld, LeasedJob } from "./commands.ts";
+import type { Commits } from "./commit.ts";
+import { clamp } from "./config.ts";
+import type { Forwarder } from "./forwarder.ts";
+import type { Group } from "./group.ts";
+import { Line, type Served, type Stream } from "./line.ts";
+import type { Topic } from "./topic.ts";
+import type { Topics } from "./topics.ts";
+
+/** An answer to a claim. `claimed` is JSON, joined by commas; `waitedMs` is what the queue asked to wait. */
+export interface ClaimAnswer {
+  readonly claimed: string;
+  readonly waitedMs: number;
+  readonly said: Omit<JobsClaimed, "claimed">;
+}
+
+/** What a stream of work is asked for. */
+export interface WorkRequest {
+  readonly node: string;
+  readonly max: number;
+  readonly leaseMs: number | undefined;
+}
+
+/** What a stream of work says: jobs as JSON, that it lives, or why it ends. */
+export type WorkFrame =
+  | { readonly event: "job"; readonly id: number; readonly data: string }
+  | { readonly event: "heartbeat" }
+  | { readonly event: "error"; readonly data: WorkEnded };
+
+const LEASE_ID = /^lease_0*([0-9a-f]{1,16})$/i;
+
+export class Queues {
+  readonly #topics: Topics;
+  readonly #commits: Commits;
+  readonly #forwarder: Forwarder;
+  readonly #now: () => number;
+  readonly #lines = new Map<Topic, Line>();
+  #streams = 0;
+
+  constructor(topics: Topics, commits: Commits, forwarder: Forwarder, now: () => number) {
+    this.#topics = topics;
+    this.#commits = commits;
+    this.#forwarder = forwarder;
+    this.#now = now;
+  }
+
+  /** Tells those who wait what a group has changed. */
+  committed(group: Group): void {
+    for (const topic of group.deleted) {
+      this.#lines.get(topic)?.end();
+      this.#lines.delete(topic);
+    }
+    for (const topic of group.changed) {
+      const freed = topic.jobs?.takeFreed() ?? [];
+      const line = this.#lines.get(topic);
+      line?.freed(freed);
+      line?.check();
+    }
+  }
+
+  /** Leases jobs. `signal` says when the client has left. Throws `topic_not_found`, `not_a_queue`, `invalid_request`. */
+  async claim(name: string, request: Claim, signal: AbortSignal): Promise<ClaimAnswer> {
+    this.#queue(name);
+    allowNode(request.node);
+    await this.#forwarder.catchUp(name);
+    const topic = this.#queue(name);
+    const claimant = claimantOf(request.node, request.max ?? 1, request.lease_ms, null);
+    const start = performance.now();
+    const isJittered = topic.config.claim_jitter_ms > 0;
+    const served = isJittered
+      ? await this.#inWindow(topic, claimant, signal)
+      : await this.#atOnce(name, claimant);
+    const waitedMs = isJittered ? performance.now() - start : 0;
+    const { jobs, ready } = served;
+    return {
+      claimed: jobs.map((job) => encodeJob(job)).join(","),
+      waitedMs,
+      said: { topic: name, count: jobs.length, ready },
+    };
+  }
+
+  async #inWindow(topic: Topic, claimant: Claimant, signal: AbortSignal): Promise<Served> {
+    try {
+      return await this.#lineOf(topic).claim(claimant, signal);
+    } finally {
+      this.#close(topic);
+    }
+  }
+
+  async #atOnce(topic: string, claimant: Claimant): Promise<Served> {
+    for (;;) {
+      const { outcome } = await this.#commits.submit({
+        kind: "claim",
+        topic,
+        claimants: [claimant],
+        evenly: false,
+        now: this.#now(),
+      });
+      const [jobs = []] = outcome.shares;
+      if (jobs.length > 0 || !outcome.more) return { jobs, ready: outcome.ready };
+    }
+  }
+
+  /** Throws `invalid_request`, `batch_too_large`, `topic_not_found`, `not_a_queue`. */
+  async ack(topic: string, request: Ack): Promise<{ acked: Acked; fsyncMs: number }> {
+    const held = this.#held(topic, request);
+    const { outcome, fsyncMs } = await this.#commits.submit({ kind: "ack", ...held });
+    const { done, skipped, ready, inFlight: in_flight } = outcome;
+    return { acked: { topic, acked: done.length, skipped: [...skipped], ready, in_flight }, fsyncMs };
+  }
+
+  async nack(topic: string, request: Nack): Promise<Nacked> {
+    const delayMs = clamp(request.delay_ms ?? 0, 0, NACK_DELAY_MS_MAX);
+    const held = this.#held(topic, request);
+    const { outcome } = await this.#commits.submit({ kind: "nack", ...held, delayMs });
+    const { done, skipped, ready, inFlight: in_flight } = outcome;
+    return { topic, nacked: done.length, skipped: [...skipped], ready, in_flight };
+  }
+
+  async extend(topic: string, request: Extend): Promise<Extended> {
+    const leaseMs = clampLease(request.lease_ms);
+    const held = this.#held(topic, request);
+    const { outcome } = await this.#commits.submit({ kind: "extend", ...held, leaseMs });
+    return extended(topic, outcome, held.now + leaseMs);
+  }
+
+  #held(topic: string, { node, seqs, lease_ids = [] }: Ack): HeldJobs {
+    const leases = lease_ids.map(leaseOf);
+    if (node === "") throw invalid("node: must not be empty");
+    if (seqs.length > HELD_SEQS_MAX) {
+      throw new ApiError("batch_too_large", { seqs: seqs.length, max: HELD_SEQS_MAX });
+    }
+    if (leases.length > 0 && leases.length !== seqs.length) {
+      throw invalid("lease_ids: as many as seqs, or none");
+    }
+    this.#queue(topic);
+    const held = seqs.map((seq, i) => ({ seq, lease: leases[i] ?? null }));
+    return { topic, node, held, now: this.#now() };
+  }
+
+  /** Throws `invalid_request`, `topic_not_found`, `not_a_queue` where a stream cannot begin. */
+  allowWork(topic: string, { node }: Pick<WorkRequest, "node">): void {
+    allowNode(node);
+    this.#queue(topic);
+  }
+
+  /**
+   * Pushes jobs as long as the stream has room for them, until `left` (the client has gone) or `shutdown`. Whatever
+   * it holds at its end goes back.
+   */
+  async *work(
+    name: string,
+    request: WorkRequest,
+    left: AbortSignal,
+    shutdown: AbortSignal,
+  ): AsyncGenerator<WorkFrame[]> {
+    const topic = this.#queue(name);
+    const id = ++this.#streams;
+    const depth = clamp(request.max, 1, CLAIM_JOBS_MAX);
+    const claimant = (max: number) => claimantOf(request.node, max, request.leaseMs, id);
+    const ended = AbortSignal.any([left, shutdown]);
+    try {
+      await this.#forwarder.catchUp(name);
+      while (!ended.aborted) {
+        const jobs = await this.#next(topic, { id, depth, claimant }, ended);
+        if (jobs instanceof Error) {
+          yield [{ event: "error", data: ending(name, jobs) }];
+          return;
+        }
+        if (jobs === undefined && !ended.aborted) yield [{ event: "heartbeat" }];
+        else if (jobs) {
+          await topic.unsynced;
+          yield jobs.map((job) => frameOf(name, job));
+        }
+      }
+      if (!left.aborted) yield [{ event: "error", data: shuttingDown(name) }];
+    } finally {
+      this.#release(topic, id);
+      this.#close(topic);
+    }
+  }
+
+  /** Jobs, why there will be none, or undefined when it is time for a sign of life or the stream has ended. */
+  #next(
+    topic: Topic,
+    stream: Omit<Stream, "serve">,
+    ended: AbortSignal,
+  ): Promise<readonly LeasedJob[] | Error | undefined> {
+    const { promise, resolve } = Promise.withResolvers<readonly LeasedJob[] | Error | undefined>();
+    const line = this.#lineOf(topic);
+    const waiting = { ...stream, serve: (jobs: readonly LeasedJob[] | Error) => finish(jobs) };
+    const giveUp = () => finish(undefined);
+    const timer = setTimeout(giveUp, HEARTBEAT_MS);
+    ended.addEventListener("abort", giveUp);
+    const finish = (jobs: readonly LeasedJob[] | Error | undefined) => {
+      clearTimeout(timer);
+      ended.removeEventListener("abort", giveUp);
+      line.leave(waiting);
+      resolve(jobs);
+    };
+    if (topic.deleted) finish(new ApiError("topic_not_found", { topic: topic.name }));
+    else line.enter(waiting);
+    return promise;
+  }
+
+  #release(topic: Topic, stream: number): void {
+    if (topic.deleted) return;
+    // The stream is over, so nobody is left to hear of a failure; then the deadlines end the leases.
+    this.#commits.submit({ kind: "release", topic: topic.name, stream, now: this.#now() }).catch(() => {});
+  }
+
+  #lineOf(topic: Topic): Line {
+    const line = this.#lines.get(topic) ?? new Line(topic, this.#commits, this.#now);
+    if (!topic.deleted) this.#lines.set(topic, line);
+    return line;
+  }
+
+  #close(topic: Topic): void {
+    if (this.#lines.get(topic)?.isEmpty) this.#lines.delete(topic);
+  }
+
+  #queue(name: string): Topic {
+    const topic = this.#topics.existing(name);
+    if (topic.jobs === undefined) throw new ApiError("not_a_queue", { topic: name });
+    return topic;
+  }
+}
+
+const clampLease = (ms: number): number => clamp(ms, LEASE_MS_MIN, LEASE_MS_MAX);
+
+function allowNode(node: string): void {
+  if (node === "" || Buffer.byteLength(node) > NODE_BYTES_MAX) {
+    throw invalid(`node: 1 to ${NODE_BYTES_MAX} bytes`);
+  }
+}
+
+function claimantOf(
+  node: string,
+  wanted: number,
+  leaseMs: number | null | undefined,
+  stream: number | null,
+): Claimant {
+  const max = clamp(wanted, 1, CLAIM_JOBS_MAX);
+  const random = Buffer.from(crypto.getRandomValues(new Uint8Array(8 * max))).toString("hex");
+  return { node, max, leaseMs: leaseMs == null ? null : clampLease(leaseMs), stream, random };
+}
+
+/** The lease that an id names; null for the empty text, which names none. */
+function leaseOf(id: string): string | null {
+  if (id === "") return null;
+  const digits = LEASE_ID.exec(id)?.[1];
+  if (digits === undefined) throw invalid("lease_ids: a lease id is lease_ and up to 16 hexadecimal digits");
+  return canonical(digits);
+}
+
+function extended(topic: string, { done, skipped }: JobsHeld, deadline: number): Extended {
+  const deadlines = Object.fromEntries(done.map((seq) => [String(seq), deadline]));
+  return { topic, extended: done.length, skipped: [...skipped], deadlines };
+}
+
+/** A leased job as JSON: the stored texts under the names of the contract. `first` are members to begin with. */
+function encodeJob({ row, lease, deadline, deliveries }: LeasedJob, first = ""): string {
+  const tag = row.tag === null ? "" : `,"$tag":${row.tag}`;
+  const meta = row.meta === null ? "" : `,"meta":${row.meta}`;
+  return (
+    `{${first}"$seq":${row.seq},"lease_id":"lease_${lease}","deadline":${deadline},"$ts":${row.ts}${tag}` +
+    `,"deliveries":${deliveries},"data":${row.data}${meta}}`
+  );
+}
+
+const frameOf = (topic: string, job: LeasedJob): WorkFrame => ({
+  event: "job",
+  id: job.row.seq,
+  data: encodeJob(job, `"topic":${JSON.stringify(topic)},`),
+});
+
+const ending = (topic: string, error: Error): WorkEnded =>
+  error instanceof ApiError && error.code === "topic_not_found"
+    ? { code: 409, error: "the topic is no longer a queue", topic }
+    : { code: "internal", error: error instanceof ApiError ? error.message : "internal error", topic };
+
+const shuttingDown = (topic: string): WorkEnded => ({
+  code: "server_shutting_down",
+  error: "the server is shutting down; reconnect",
+  topic,
+});

@@ -1,0 +1,14 @@
+/** The spelling of server-sent events: https://html.spec.whatwg.org/multipage/server-sent-events.html */
+import { RETRY_MS } from "../contract/limits.ts";
+
+/** What every stream says first: how long a client waits before it connects again. */
+export const opening = `retry: ${RETRY_MS}\n\n`;
+
+/** A sign of life. */
+export const heartbeat = ": : hb\n\n";
+
+/** One event. `data` may have line breaks, which clients put together again. */
+export function event(name: string, data: string, id?: string | number): string {
+  const lines = /[\r\n]/.test(data) ? data.split(/\r\n|\r|\n/).join("\ndata: ") : data;
+  return `${id === undefined ? "" : `id: ${id}\n`}event: ${name}\ndata: ${lines}\n\n`;
+}
