@@ -157,7 +157,7 @@ export class JsonReader {
   }
 
   /** An integer literal from `min` to `max`; for unsigned ones above 2^53-1 `beyond` decides. */
-  integer(min: number, max: number, beyond: Beyond): number {
+  integer(min: number, max: number, beyond: Beyond): number | bigint {
     const start = this.#pos;
     if (this.#skipNumber() !== "integer") this.fail("expected an integer");
     const literal = this.text.slice(start, this.#pos);
@@ -169,6 +169,7 @@ export class JsonReader {
     const exact = BigInt(literal);
     if (exact > U64_MAX) this.fail("expected an integer below 2^64");
     if (exact <= SAFE_INTEGER_MAX) return value;
+    if (beyond === "exact") return exact;
     return beyond === "clamp" ? SAFE_INTEGER_MAX : this.fail("integers above 2^53-1 cannot be kept exactly");
   }
 

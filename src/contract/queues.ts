@@ -1,6 +1,6 @@
 /** Queues on the wire: claiming jobs, finishing them, giving them back. */
 import { type Static, Type } from "@sinclair/typebox";
-import { Clamped, OptionalNullable, Position, RawJson, Small } from "./schema.ts";
+import { AnySeq, Clamped, OptionalNullable, RawJson, Small } from "./schema.ts";
 
 export const Claim = Type.Object({
   node: Type.String(),
@@ -32,7 +32,7 @@ export type JobsClaimed = Static<typeof JobsClaimed>;
 /** Jobs that a holder names: by seq and, to be sure that it is still its lease, by lease id. */
 const held = {
   node: Type.String(),
-  seqs: Type.Array(Position),
+  seqs: Type.Array(AnySeq),
   lease_ids: Type.Optional(Type.Array(Type.String())),
 };
 
@@ -48,7 +48,7 @@ export type Extend = Static<typeof Extend>;
 export const Acked = Type.Object({
   topic: Type.String(),
   acked: Type.Integer(),
-  skipped: Type.Array(Type.Integer()),
+  skipped: Type.Array(AnySeq),
   ready: Type.Integer(),
   in_flight: Type.Integer(),
 });
@@ -57,7 +57,7 @@ export type Acked = Static<typeof Acked>;
 export const Nacked = Type.Object({
   topic: Type.String(),
   nacked: Type.Integer(),
-  skipped: Type.Array(Type.Integer()),
+  skipped: Type.Array(AnySeq),
   ready: Type.Integer(),
   in_flight: Type.Integer(),
 });
@@ -66,7 +66,7 @@ export type Nacked = Static<typeof Nacked>;
 export const Extended = Type.Object({
   topic: Type.String(),
   extended: Type.Integer(),
-  skipped: Type.Array(Type.Integer()),
+  skipped: Type.Array(AnySeq),
   /** By seq. */
   deadlines: Type.Record(Type.String(), Type.Integer()),
 });

@@ -11,13 +11,15 @@ export const RawJson = Type.Unsafe<string>({
 });
 
 /** What happens to an integer that is in range for the contract but above 2^53-1. */
-export type Beyond = "clamp" | "refuse";
+export type Beyond = "clamp" | "refuse" | "exact";
 
 const unsigned = (bits: 32 | 64, beyond: Beyond, options: object = {}) =>
   Type.Integer({ minimum: 0, format: `uint${bits}`, beyond, ...options });
 
 /** A position in a log: above 2^53-1 it acts as beyond any seq. */
 export const Position = unsigned(64, "clamp");
+/** A seq that is told back as it was sent: above 2^53-1 a bigint. */
+export const AnySeq = Type.Unsafe<number | bigint>(unsigned(64, "exact"));
 /** A setting: above 2^53-1 it is refused, because it could not be echoed exactly. */
 export const Setting = unsigned(64, "refuse");
 /** A value that is clamped to a small range anyway. */

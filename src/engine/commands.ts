@@ -204,7 +204,7 @@ export interface JobsLeased {
   readonly more: boolean;
 }
 
-/** Which of the jobs named were held. */
+/** Which of the jobs named were held, by their place in the command. */
 export interface JobsHeld {
   readonly done: readonly number[];
   readonly skipped: readonly number[];

@@ -60,13 +60,13 @@ function forHeld(
   const { topic, jobs } = queueIn(group, name, now);
   const done: number[] = [];
   const skipped: number[] = [];
-  for (const { seq, lease } of held) {
+  for (const [i, { seq, lease }] of held.entries()) {
     const job = jobs.get(seq);
     const isHeld = job !== undefined && job.lease !== null && job.node === node;
     if (isHeld && (lease === null || lease === job.lease)) {
       each(jobs, seq, job);
-      done.push(seq);
-    } else skipped.push(seq);
+      done.push(i);
+    } else skipped.push(i);
   }
   return { done, skipped, ready: topic.ready, inFlight: jobs.inFlight };
 }

@@ -50,7 +50,7 @@ export type WorkFrame =
   | { readonly event: "heartbeat" }
   | { readonly event: "error"; readonly data: WorkEnded };
 
-const LEASE_ID = /^lease_0*([0-9a-f]{1,16})$/i;
+const LEASE_ID = /^lease_0*([0-9a-fA-F]{1,16})$/;
 
 export class Queues {
   readonly #topics: Topics;
@@ -128,23 +128,30 @@ export class Queues {
   async ack(topic: string, request: Ack): Promise<{ acked: Acked; fsyncMs: number }> {
     const held = this.#held(topic, request);
     const { outcome, fsyncMs } = await this.#commits.submit({ kind: "ack", ...held });
-    const { done, skipped, ready, inFlight: in_flight } = outcome;
-    return { acked: { topic, acked: done.length, skipped: [...skipped], ready, in_flight }, fsyncMs };
+    const { done, ready, inFlight: in_flight } = outcome;
+    const skipped = skippedOf(request, outcome);
+    return { acked: { topic, acked: done.length, skipped, ready, in_flight }, fsyncMs };
   }
 
   async nack(topic: string, request: Nack): Promise<Nacked> {
     const delayMs = clamp(request.delay_ms ?? 0, 0, NACK_DELAY_MS_MAX);
     const held = this.#held(topic, request);
     const { outcome } = await this.#commits.submit({ kind: "nack", ...held, delayMs });
-    const { done, skipped, ready, inFlight: in_flight } = outcome;
-    return { topic, nacked: done.length, skipped: [...skipped], ready, in_flight };
+    const { done, ready, inFlight: in_flight } = outcome;
+    return { topic, nacked: done.length, skipped: skippedOf(request, outcome), ready, in_flight };
   }
 
   async extend(topic: string, request: Extend): Promise<Extended> {
     const leaseMs = clampLease(request.lease_ms);
     const held = this.#held(topic, request);
     const { outcome } = await this.#commits.submit({ kind: "extend", ...held, leaseMs });
-    return extended(topic, outcome, held.now + leaseMs);
+    const deadlines = outcome.done.map((i) => [String(request.seqs[i]), held.now + leaseMs]);
+    return {
+      topic,
+      extended: deadlines.length,
+      skipped: skippedOf(request, outcome),
+      deadlines: Object.fromEntries(deadlines),
+    };
   }
 
   #held(topic: string, { node, seqs, lease_ids = [] }: Ack): HeldJobs {
@@ -157,7 +164,7 @@ export class Queues {
       throw invalid("lease_ids: as many as seqs, or none");
     }
     this.#queue(topic);
-    const held = seqs.map((seq, i) => ({ seq, lease: leases[i] ?? null }));
+    const held = seqs.map((seq, i) => ({ seq: Number(seq), lease: leases[i] ?? null }));
     return { topic, node, held, now: this.#now() };
   }
 
@@ -276,10 +283,12 @@ function leaseOf(id: string): string | null {
   return canonical(digits);
 }
 
-function extended(topic: string, { done, skipped }: JobsHeld, deadline: number): Extended {
-  const deadlines = Object.fromEntries(done.map((seq) => [String(seq), deadline]));
-  return { topic, extended: done.length, skipped: [...skipped], deadlines };
-}
+/** The seqs that were skipped, as they were sent: also those that no number can hold. */
+const skippedOf = ({ seqs }: Ack, { skipped }: JobsHeld): Acked["skipped"] =>
+  skipped.map((i) => (typeof seqs[i] === "bigint" ? rawJson(String(seqs[i])) : seqs[i]!));
+
+/** Serializes as the text; https://tc39.es/proposal-json-parse-with-source/ has no type yet. */
+const { rawJSON: rawJson } = JSON as unknown as { rawJSON: (text: string) => bigint };
 
 /** A leased job as JSON: the stored texts under the names of the contract. `first` are members to begin with. */
 function encodeJob({ row, lease, deadline, deliveries }: LeasedJob, first = ""): string {

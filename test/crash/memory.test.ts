@@ -10,7 +10,7 @@ setDefaultTimeout(60_000);
 
 const BODY_BYTES = 67_108_864;
 const IN_FLIGHT_BYTES = 134_217_728;
-const PEAK_BYTES = 4 * IN_FLIGHT_BYTES;
+const PEAK_BYTES = 6 * IN_FLIGHT_BYTES;
 const RECORD_BYTES = 1_048_576;
 const CLIENTS = 6;
 const MIB = 1024 * 1024;

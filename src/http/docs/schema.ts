@@ -80,7 +80,7 @@ function integer({ format = "int64", minimum, beyond }: TSchema): JsonSchema {
   const unsigned = minimum === 0;
   if (format === "uint32") return { type: "integer", format, maximum: 2 ** 32 - 1 };
   if (format === "uint64" && unsigned) {
-    return { type: "integer", format, maximum: beyond === "clamp" ? U64_MAX : Number.MAX_SAFE_INTEGER };
+    return { type: "integer", format, maximum: beyond === "refuse" ? Number.MAX_SAFE_INTEGER : U64_MAX };
   }
   return { type: "integer", format };
 }
