@@ -19,7 +19,7 @@ export function append(group: Group, command: AppendRecords): RecordsAppended {
   if (topic === undefined) return appendToNew(group, command);
   const earlier = key === null ? undefined : earlierWrite(topic, key, now);
   if (earlier) return earlier;
-  expire(topic, now);
+  expire(group, topic, now);
   allowRecords(group, name, topic.config, topic.log, records);
   return appendTo(group, topic, command, false);
 }
@@ -99,6 +99,6 @@ export function add(group: Group, topic: Topic, records: readonly StoredRecord[]
   log.head += records.length;
   log.count += records.length;
   log.lastTs = ts;
-  evict(topic);
+  evict(group, topic);
   group.appended.add(topic);
 }

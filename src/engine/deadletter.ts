@@ -27,7 +27,7 @@ export function moveToDeadLetters(
 ): boolean {
   const dest = deadLettersOf(group, queue.config.dead_letter!);
   if (dest === undefined || queue.jobs === undefined) return false;
-  expire(dest, now);
+  expire(group, dest, now);
   const { data, tag, node } = row;
   const meta = metaOf(queue, row, job);
   add(group, dest, [{ data, tag, node, meta, bytes: recordBytes(data, meta) }], now);

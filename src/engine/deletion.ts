@@ -18,7 +18,7 @@ export const DELETE_AT_ONCE_MAX = 1000;
 
 export function deleteBefore(group: Group, { topic: name, before, now }: DeleteBefore): RecordsRemoved {
   const topic = group.existing(name);
-  expire(topic, now);
+  expire(group, topic, now);
   const { log } = topic;
   const last = Math.min(before, log.head + 1) - 1;
   if (last < log.earliest) return removal(topic, 0);
@@ -29,7 +29,7 @@ export function deleteBefore(group: Group, { topic: name, before, now }: DeleteB
 
 export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemoved {
   const topic = group.existing(command.topic);
-  expire(topic, command.now);
+  expire(group, topic, command.now);
   if (topic.epoch !== command.epoch) return removal(topic, 0);
   if (command.counted) return hide(topic, command, withoutGone(topic, command, command.counted));
   const rows: RecordSize[] = [];

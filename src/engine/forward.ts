@@ -24,27 +24,20 @@ export function forward(group: Group, { router: name, upTo, now }: Forward): Out
   const dest = router && group.find(router.dest);
   if (!source || !dest) return { blocked: false };
   if (source.damaged || dest.damaged) return { blocked: true };
-  expire(source, now);
-  expire(dest, now);
-  const lost = lostBehind(source, router.position);
-  if (lost > 0) {
-    leaveHole(dest, lost);
-    group.appended.add(dest);
-    group.moveRouter(router, router.position + lost, router.forwarded + lost);
-    return { blocked: false };
-  }
-  return copyNext(group, router, source, dest, Math.min(upTo, source.log.head), now);
-}
-
-/** How many seqs right behind `position` stand for records that are lost. */
-function lostBehind(source: Topic, position: number): number {
-  const lost = Math.max(0, source.evictFloor - position);
-  const hole = source.trimBehind(position + lost);
-  return hole && hole.from <= position + lost + 1 ? hole.to - position : lost;
+  expire(group, source, now);
+  expire(group, dest, now);
+  // Losing records may have moved the router.
+  const { position, lost, forwarded } = group.routers.get(name)!;
+  const hole = source.trimBehind(position);
+  const passed = hole && hole.from <= position + 1 ? hole.to - position : 0;
+  if (lost + passed === 0) return copyNext(group, router, source, dest, Math.min(upTo, source.log.head), now);
+  leaveHole(group, dest, lost + passed);
+  group.moveRouter(router, { position: position + passed, lost: 0, forwarded: forwarded + lost + passed });
+  return { blocked: false };
 }
 
 /** Passes over `count` seqs for records that will never come. */
-function leaveHole(dest: Topic, count: number): void {
+function leaveHole(group: Group, dest: Topic, count: number): void {
   const { log, shelf, slot } = dest;
   const last = dest.trims.at(-1);
   const from = last?.to === log.head ? last.from : log.head + 1;
@@ -56,6 +49,7 @@ function leaveHole(dest: Topic, count: number): void {
   log.head = hole.to;
   log.trimFloor = hole.to;
   if (log.count === 0) log.earliest = log.head + 1;
+  group.appended.add(dest);
 }
 
 function copyNext(
@@ -69,13 +63,14 @@ function copyNext(
   const { position, forwarded } = router;
   const hole = source.trimBehind(position);
   const last = hole ? Math.min(upTo, hole.from - 1) : upTo;
-  const limit = rowsWithin(source, position, last, STEP_RECORDS);
-  const rows = readNext(source, position, last, limit);
+  // What was deleted is passed over, also where its row is still there.
+  const after = Math.min(last, Math.max(position, source.log.earliest - 1));
+  const limit = rowsWithin(source, after, last, STEP_RECORDS);
+  const rows = readNext(source, after, last, limit);
   if (rows === undefined) {
     // What is damaged cannot be copied, and must not keep the rest back for ever.
-    leaveHole(dest, 1);
-    group.appended.add(dest);
-    group.moveRouter(router, position + 1, forwarded + 1);
+    leaveHole(group, dest, 1);
+    group.moveRouter(router, { position: after + 1, forwarded: forwarded + 1 });
     return { blocked: false };
   }
   const room = new Room(group, dest);
@@ -94,7 +89,9 @@ function copyNext(
     copies.push(copy);
   }
   if (copies.length > 0) add(group, dest, copies, now);
-  if (reached > position) group.moveRouter(router, reached, forwarded + copies.length);
+  if (reached > position) {
+    group.moveRouter(router, { position: reached, forwarded: forwarded + copies.length });
+  }
   return { blocked };
 }
 

@@ -42,9 +42,13 @@ export class Forwarder implements Disposable {
 
   /** Notes what a group has brought for routers. */
   committed(group: Group): void {
-    if (this.#routers.size === 0) return;
-    for (const topic of group.appended) for (const { name } of this.#routers.from(topic.name)) this.#go(name);
+    if (this.#routers.size + group.configured.size === 0) return;
+    for (const name of group.configured) {
+      this.#blocked.delete(name);
+      this.#go(name);
+    }
     for (const topic of group.changed) {
+      for (const { name } of this.#routers.from(topic.name)) this.#go(name);
       for (const { name } of this.#routers.into(topic.name)) if (this.#blocked.delete(name)) this.#go(name);
     }
   }
@@ -58,7 +62,7 @@ export class Forwarder implements Disposable {
   async catchUpRouter(name: string): Promise<void> {
     const target = this.#headOf(name);
     const deadline = performance.now() + CATCH_UP_MS;
-    while (this.#lag(name, target) > 0 && !this.#blocked.has(name) && performance.now() < deadline) {
+    while (this.#isBehind(name, target) && !this.#blocked.has(name) && performance.now() < deadline) {
       await this.#step(name);
     }
   }
@@ -67,7 +71,7 @@ export class Forwarder implements Disposable {
   async #go(name: string): Promise<void> {
     if (this.#going.has(name)) return;
     this.#going.add(name);
-    while (this.#lag(name, this.#headOf(name)) > 0 && !this.#blocked.has(name) && !this.#closed) {
+    while (this.#isBehind(name, this.#headOf(name)) && !this.#blocked.has(name) && !this.#closed) {
       await this.#step(name);
     }
     this.#going.delete(name);
@@ -121,9 +125,9 @@ export class Forwarder implements Disposable {
     return (router && this.#catalog.find(router.source)?.log.head) ?? 0;
   }
 
-  #lag(name: string, target: number): number {
+  #isBehind(name: string, target: number): boolean {
     const router = this.#routers.get(name);
-    return router ? target - router.position : 0;
+    return router !== undefined && (router.position < target || router.lost > 0);
   }
 
   /** Takes the steps that are left, as far as there is room and time. */
@@ -132,11 +136,12 @@ export class Forwarder implements Disposable {
     // Each hop of a chain brings work for the next one.
     for (let moved = true; moved && performance.now() < deadline; ) {
       moved = false;
-      for (const { name, position } of [...this.#routers.all()]) {
+      for (const router of [...this.#routers.all()]) {
+        const { name } = router;
         const upTo = this.#headOf(name);
-        if (upTo <= position) continue;
+        if (!this.#isBehind(name, upTo)) continue;
         this.#commits.carryOut({ kind: "forward", router: name, upTo, now: this.#now() });
-        moved ||= this.#lag(name, upTo) < upTo - position;
+        moved ||= this.#routers.get(name) !== router;
       }
     }
   }

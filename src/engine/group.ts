@@ -9,6 +9,7 @@ import { TOPIC_NAME } from "../contract/limits.ts";
 import type { TopicConfig } from "../contract/topics.ts";
 import { emptyLog, type LogState, sameLog } from "../store/logs.ts";
 import { SEQ_MAX } from "../store/records.ts";
+import type { RouterProgress } from "../store/routers.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import { keepsLeases } from "./config.ts";
@@ -46,6 +47,8 @@ export class Group {
   readonly #routersBefore = new Map<string, Router | undefined>();
   /** Topics with new records, for those who wait for some. */
   readonly appended = new Set<Topic>();
+  /** Routers that were created, given other settings or deleted. */
+  readonly configured = new Set<string>();
   readonly #used = new Map<Topic, Used>();
   #settingsChanged = false;
 
@@ -190,17 +193,19 @@ export class Group {
   setRouter(name: string, router: Router | undefined): void {
     if (router === undefined) this.store.routers.delete(name);
     else {
-      const { position, forwarded, name: _, ...settings } = router;
-      this.store.routers.put({ name, settings: JSON.stringify(settings), position, forwarded });
+      const { position, lost, forwarded, name: _, ...settings } = router;
+      this.store.routers.put({ name, settings: JSON.stringify(settings), position, lost, forwarded });
     }
     this.#replaceRouter(name, router);
+    this.configured.add(name);
     this.#settingsChanged = true;
   }
 
   /** Notes how far a router has come. */
-  moveRouter(router: Router, position: number, forwarded: number): void {
-    this.store.routers.move(router.name, position, forwarded);
-    this.#replaceRouter(router.name, { ...router, position, forwarded });
+  moveRouter(router: Router, progress: Partial<RouterProgress>): void {
+    const moved = { ...router, ...progress };
+    this.store.routers.move(router.name, moved);
+    this.#replaceRouter(router.name, moved);
   }
 
   #replaceRouter(name: string, router: Router | undefined): void {

@@ -12,7 +12,7 @@ export function queueIn(group: Group, name: string, now: number): { topic: Topic
   const topic = group.existing(name);
   const { jobs } = topic;
   if (jobs === undefined) throw new ApiError("not_a_queue", { topic: name });
-  expire(topic, now);
+  expire(group, topic, now);
   jobs.settle(now);
   return { topic, jobs };
 }

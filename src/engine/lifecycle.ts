@@ -18,8 +18,8 @@ export function putTopic(group: Group, { topic: name, config: input, now }: PutT
   }
   group.configure(existing, config);
   moveToShelf(group, existing);
-  expire(existing, now);
-  evict(existing);
+  expire(group, existing, now);
+  evict(group, existing);
   return { epoch: existing.epoch, created: false, config };
 }
 
@@ -46,7 +46,7 @@ function moveToShelf(group: Group, topic: Topic): void {
 export function deleteTopic(group: Group, { topic: name, ifEmpty, now }: DeleteTopic): TopicRemoved {
   const topic = group.find(name);
   if (topic === undefined) return { deleted: false, routers: [] };
-  expire(topic, now);
+  expire(group, topic, now);
   if (ifEmpty && topic.log.count > 0) {
     throw new ApiError("topic_not_empty", { topic: name, count: topic.log.count });
   }

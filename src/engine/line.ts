@@ -84,11 +84,11 @@ export class Line {
     if (this.#streams === 0) this.#stopTimer();
   }
 
-  /** Room has come free on streams. */
+  /** Leases have ended on streams, or have changed. */
   freed(streams: readonly number[]): void {
     for (const id of streams) {
       const stream = this.#full.get(id);
-      if (stream === undefined) continue;
+      if (stream === undefined || this.#roomOf(stream) <= 0) continue;
       this.#full.delete(id);
       this.#idle.set(id, stream);
     }

@@ -29,7 +29,7 @@ export function apply(group: Group, command: Command): Outcome<Command> {
       return deleteTagged(group, command);
     case "sweep": {
       const topic = group.find(command.topic);
-      if (topic) expire(topic, command.now);
+      if (topic) expire(group, topic, command.now);
       topic?.jobs?.settle(command.now);
       return null;
     }

@@ -3,6 +3,7 @@
  * Removal raises a floor and takes effect at once; the rows are removed later (reclaim.ts).
  */
 import { blockOf } from "../store/blocks.ts";
+import type { Group } from "./group.ts";
 import { lastLive, lastOlderThan, nextLive, oldest, type Tally, tallyUpTo } from "./live.ts";
 import type { Topic } from "./topic.ts";
 
@@ -13,17 +14,17 @@ export function hasExpired(topic: Topic, now: number): boolean {
 }
 
 /** Removes what has expired at `now`. */
-export function expire(topic: Topic, now: number): void {
+export function expire(group: Group, topic: Topic, now: number): void {
   const { log, config } = topic;
   if (config.ttl_ms === 0 || log.count === 0) return;
   const last = lastLive(topic, lastOlderThan(topic, now - config.ttl_ms));
   if (last < log.earliest) return;
   log.ttlFloor = Math.max(log.ttlFloor, last);
-  removeUpTo(topic, last, tallyUpTo(topic, last));
+  lose(group, topic, last, tallyUpTo(topic, last));
 }
 
 /** Removes the oldest records beyond the caps. A `reject` topic only refuses: it keeps what it holds. */
-export function evict(topic: Topic): void {
+export function evict(group: Group, topic: Topic): void {
   const { log, config } = topic;
   if (config.discard === "reject") return;
   const count = config.cap_records > 0 ? log.count - config.cap_records : 0;
@@ -31,7 +32,28 @@ export function evict(topic: Topic): void {
   if (count <= 0 && bytes <= 0) return;
   const { seq, ...removed } = oldest(topic, count, bytes);
   log.capFloor = Math.max(log.capFloor, seq);
+  lose(group, topic, seq, removed);
+}
+
+/** Takes out live records that readers are told of, and so are routers that have not copied them. */
+function lose(group: Group, topic: Topic, seq: number, removed: Tally): void {
+  for (const router of group.routers.from(topic.name)) {
+    const { position, lost } = router;
+    if (position >= seq) continue;
+    const copied = position < topic.log.earliest ? 0 : tallyUpTo(topic, position).count;
+    const more = removed.count - copied + holesBetween(topic, position, seq);
+    group.moveRouter(router, { position: seq, lost: lost + more });
+  }
   removeUpTo(topic, seq, removed);
+}
+
+/** How many seqs with `after < seq <= last` are holes. */
+function holesBetween({ log, trims }: Topic, after: number, last: number): number {
+  if (log.trimFloor <= after) return 0;
+  return trims.reduce(
+    (sum, { from, to }) => sum + Math.max(0, Math.min(to, last) - Math.max(from - 1, after)),
+    0,
+  );
 }
 
 /** Takes all live records up to `seq`, which are `removed`, out of the log. */

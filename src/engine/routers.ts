@@ -57,7 +57,7 @@ export class Routers {
     await this.#forwarder.catchUpRouter(name);
     const found = this.#set.get(name);
     if (found === undefined) throw new ApiError("router_not_found", { router: name });
-    const { name: router, position: _, forwarded: forwarded_total, ...settings } = found;
+    const { name: router, position: _, lost: __, forwarded: forwarded_total, ...settings } = found;
     return { router, ...settings, forwarded_total };
   }
 

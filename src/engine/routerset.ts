@@ -1,14 +1,10 @@
 /** All routers, in memory: by name, by the topic they read and by the topic they write. */
 import type { RouterSettings } from "../contract/routers.ts";
-import type { RouterRow } from "../store/routers.ts";
+import type { RouterProgress, RouterRow } from "../store/routers.ts";
 
 /** One router and how far it has come. Never changed, only replaced. */
-export interface Router extends RouterSettings {
+export interface Router extends RouterSettings, RouterProgress {
   readonly name: string;
-  /** The last seq of the source that is done with. */
-  readonly position: number;
-  /** Records that were forwarded, and holes for those that were lost before. */
-  readonly forwarded: number;
 }
 
 export class RouterSet {
@@ -18,8 +14,8 @@ export class RouterSet {
   #sorted: readonly string[] | undefined;
 
   constructor(rows: readonly RouterRow[]) {
-    for (const { name, settings, position, forwarded } of rows) {
-      this.set(name, { ...(JSON.parse(settings) as RouterSettings), name, position, forwarded });
+    for (const { settings, ...row } of rows) {
+      this.set(row.name, { ...(JSON.parse(settings) as RouterSettings), ...row });
     }
   }
 

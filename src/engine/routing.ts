@@ -2,10 +2,12 @@
 import { ApiError, invalid } from "../contract/errors.ts";
 import { ROUTER_NAME, TOPIC_NAME } from "../contract/limits.ts";
 import type { RouterSettings } from "../contract/routers.ts";
+import type { RouterProgress } from "../store/routers.ts";
 import type { DeleteRouter, PutRouter, RouterPlaced } from "./commands.ts";
 import { resolveConfig } from "./config.ts";
 import type { Group } from "./group.ts";
 import type { Router } from "./routerset.ts";
+import type { Topic } from "./topic.ts";
 
 /**
  * Creates a router that forwards what is appended from now on, or replaces the settings of an existing one, which
@@ -23,10 +25,13 @@ export function putRouter(group: Group, { router: name, settings, createDest }: 
   const absent = [source, dest].filter((topic) => group.find(topic) === undefined);
   group.allowTopics(absent.length);
   for (const topic of absent) group.create(topic, resolveConfig(topic, {}));
-  const position = existing?.position ?? group.existing(source).log.head;
-  group.setRouter(name, { ...settings, name, position, forwarded: existing?.forwarded ?? 0 });
+  const { position, lost, forwarded } = existing ?? beginning(group.existing(source));
+  group.setRouter(name, { ...settings, name, position, lost, forwarded });
   return { created: existing === undefined };
 }
+
+/** Only what is appended from now on is forwarded. */
+const beginning = ({ log }: Topic): RouterProgress => ({ position: log.head, lost: 0, forwarded: 0 });
 
 export function deleteRouter(group: Group, { router: name }: DeleteRouter): { deleted: boolean } {
   if (group.routers.get(name) === undefined) return { deleted: false };

@@ -178,14 +178,11 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
     .head("/v0/topics/:topic/work", work, { scope: ["read", "write"], detail: hidden });
 }
 
-const U32_MAX = 2 ** 32 - 1;
-
 function workRequest(query: Query): WorkRequest {
-  const max = query.integer("max", 1);
   const leaseMs = query.integer("lease_ms", Number.NaN);
   return {
     node: query.text("node", ""),
-    max: max > U32_MAX ? 1 : max,
+    max: query.integer("max", 1, 32),
     leaseMs: Number.isNaN(leaseMs) ? undefined : leaseMs,
   };
 }

@@ -67,8 +67,9 @@ export class Query {
     return value === "false" || value === "0" ? false : otherwise;
   }
 
-  integer(name: string, otherwise: number): number {
+  /** An unsigned integer of so many bits. */
+  integer(name: string, otherwise: number, bits = 64): number {
     const value = this.text(name, "");
-    return /^[0-9]+$/.test(value) ? Number(value) : otherwise;
+    return /^[0-9]+$/.test(value) && BigInt(value) < 1n << BigInt(bits) ? Number(value) : otherwise;
   }
 }

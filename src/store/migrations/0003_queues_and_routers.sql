@@ -24,10 +24,12 @@ CREATE TABLE trims (
   PRIMARY KEY (slot, from_seq)
 ) STRICT, WITHOUT ROWID;
 
--- What a router does, as JSON, and how far it has come: the last seq of its source that is done with.
+-- What a router does, as JSON, and how far it has come: the last seq of its source that is done with. Of the records
+-- before that, the last `lost` were gone before they could be copied, and the destination has no holes for them yet.
 CREATE TABLE routers (
   name TEXT PRIMARY KEY,
   settings TEXT NOT NULL,
   position INTEGER NOT NULL,
+  lost INTEGER NOT NULL,
   forwarded INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
