@@ -17,10 +17,14 @@ const headers = {
 
 const utf8 = new TextEncoder();
 
+/** So long clients have to take the last words. */
+const LAST_WORDS_MS = 1000;
+
 export class Streams {
   readonly #limits: StreamLimits;
   readonly #shutdown = new AbortController();
-  #count = 0;
+  /** How to break off each stream that is open. */
+  readonly #open = new Set<() => void>();
 
   constructor(limits: StreamLimits) {
     this.#limits = limits;
@@ -28,7 +32,7 @@ export class Streams {
 
   /** Streams that are open. */
   get count(): number {
-    return this.#count;
+    return this.#open.size;
   }
 
   /** Aborted when all streams must end. */
@@ -36,9 +40,12 @@ export class Streams {
     return this.#shutdown.signal;
   }
 
-  /** All streams say their last words and end. */
+  /** All streams say their last words and end. Those that nobody reads are broken off. */
   end(): void {
     this.#shutdown.abort();
+    setTimeout(() => {
+      for (const cut of this.#open) cut();
+    }, LAST_WORDS_MS).unref();
   }
 
   /**
@@ -55,34 +62,41 @@ export class Streams {
     this.#allow(caller, admitted);
     const left = new AbortController();
     const texts = source(left.signal);
-    this.#count++;
-    caller.usage.streams++;
-    const close = once(() => {
-      this.#count--;
-      caller.usage.streams--;
+    let cut = () => {};
+    const close = () => {
+      if (this.#open.delete(cut)) caller.usage.streams--;
       request.signal.removeEventListener("abort", leave);
-    });
+    };
     const leave = () => {
       left.abort();
       // A generator that rests between two texts would never know.
       texts.return(undefined).catch(() => {});
       close();
     };
-    request.signal.addEventListener("abort", leave);
+    const start = (controller: ReadableStreamDefaultController<Uint8Array>) => {
+      cut = () => {
+        leave();
+        controller.error();
+      };
+      this.#open.add(cut);
+      caller.usage.streams++;
+      request.signal.addEventListener("abort", leave);
+    };
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
       const { value, done } = await texts.next();
+      if (left.signal.aborted) return;
       if (!done) controller.enqueue(utf8.encode(value));
       else {
         close();
-        if (!left.signal.aborted) controller.close();
+        controller.close();
       }
     };
-    return new Response(new ReadableStream({ pull, cancel: leave }), { headers });
+    return new Response(new ReadableStream({ start, pull, cancel: leave }), { headers });
   }
 
   #allow({ usage }: Caller, hasKey: boolean): void {
     const { streamsMax, streamsPerKeyMax } = this.#limits;
-    if (streamsMax > 0 && this.#count >= streamsMax) {
+    if (streamsMax > 0 && this.count >= streamsMax) {
       throw new ApiError("throttled", { limit: "max_sse_connections", max: streamsMax });
     }
     if (hasKey && streamsPerKeyMax > 0 && usage.streams >= streamsPerKeyMax) {
@@ -95,12 +109,4 @@ export class Streams {
 function acceptsEvents(request: Request): boolean {
   const accept = request.headers.get("accept") ?? "";
   return accept === "" || accept.includes("text/event-stream") || accept.includes("*/*");
-}
-
-function once(work: () => void): () => void {
-  let done = false;
-  return () => {
-    if (!done) work();
-    done = true;
-  };
 }

@@ -195,6 +195,13 @@ describe("the routes", () => {
     "/v0/topics/{topic}",
     "/v0/topics/{topic}/diff",
     "/v0/topics/{topic}/delete",
+    "/v0/topics/{topic}/claim",
+    "/v0/topics/{topic}/ack",
+    "/v0/topics/{topic}/nack",
+    "/v0/topics/{topic}/extend",
+    "/v0/topics/{topic}/work",
+    "/v0/routers",
+    "/v0/routers/{router}",
   ])("%s is documented", (path) => {
     expect(document.paths).toHaveProperty([path]);
   });
@@ -216,6 +223,7 @@ describe("the answers are as documented", () => {
     readonly path: string;
     readonly code?: string;
     readonly topic?: string;
+    readonly router?: string;
     readonly query?: string;
     readonly body?: unknown;
     readonly headers?: Record<string, string>;
@@ -227,7 +235,8 @@ describe("the answers are as documented", () => {
   const asked = async (to: { send: typeof server.send }, { method, path, ...rest }: Case) =>
     to.send(
       method,
-      path.replace("{topic}", rest.topic ?? "documented") + (rest.query ?? ""),
+      path.replace("{topic}", rest.topic ?? "documented").replace("{router}", rest.router ?? "a-%3Eb") +
+        (rest.query ?? ""),
       rest.body,
       rest.headers,
     );
@@ -365,6 +374,69 @@ describe("the answers are as documented", () => {
     for (const each of open) expectDocumented(each, await asked(own, each));
   });
 
+  const queue = "q";
+  const post = (call: string, body: unknown, more: Partial<Case> = {}): Case => ({
+    status: 200,
+    method: "POST",
+    path: `${topic}/${call}`,
+    topic: queue,
+    body,
+    ...more,
+  });
+  const route = (status: number, body: unknown, code?: string, router = "a-%3Eb"): Case => ({
+    status,
+    method: "PUT",
+    path: "/v0/routers/{router}",
+    router,
+    body,
+    ...(code && { code }),
+  });
+  const router = "/v0/routers/{router}";
+  const working: Case[] = [
+    { status: 201, method: "PUT", path: topic, topic: queue, body: { type: "queue", durability: "fsync" } },
+    { status: 201, method: "PUT", path: topic, topic: "a" },
+    { status: 200, method: "POST", path: topic, topic: queue, body: { records: [record, { data: 2 }] } },
+    post("claim", { node: "n", max: 5 }),
+    post("claim", { node: "n" }),
+    post("extend", { node: "n", seqs: [1, 9], lease_ms: 60_000 }),
+    post("nack", { node: "n", seqs: [1, 9], delay_ms: 1 }),
+    post("ack", { node: "n", seqs: [1, 2] }),
+    post("ack", { node: "n", seqs: [2 ** 40] }),
+    post("ack", { node: "n", seqs: Array(1001).fill(1) }, { status: 400, code: "batch_too_large" }),
+    post("claim", { node: "" }, { status: 400, code: "invalid_request" }),
+    post("claim", { node: "n" }, { status: 404, topic: "absent", code: "topic_not_found" }),
+    post("claim", { node: "n" }, { status: 409, topic: "a", code: "not_a_queue" }),
+    post("nack", { node: "n", seqs: [] }, { status: 409, topic: "a", code: "not_a_queue" }),
+    post("extend", { node: "n", seqs: [], lease_ms: 1 }, { status: 409, topic: "a", code: "not_a_queue" }),
+    { status: 200, method: "GET", path: topic, topic: queue },
+    {
+      status: 406,
+      method: "GET",
+      path: `${topic}/work`,
+      topic: queue,
+      headers: { accept: "text/html" },
+      code: "not_acceptable",
+    },
+    { status: 400, method: "GET", path: `${topic}/work`, topic: queue, code: "invalid_request" },
+    { status: 409, method: "GET", path: `${topic}/work`, topic: "a", query: "?node=n", code: "not_a_queue" },
+    { status: 404, method: "GET", path: router, code: "router_not_found" },
+    route(404, { source: "a", dest: "b", create_dest: false }, "topic_not_found"),
+    route(201, { source: "a", dest: "b", filter: "x*", guarantee: "exactly_once" }),
+    route(200, { source: "a", dest: "b" }),
+    route(409, { source: "a", dest: "c" }, "topic_exists_incompatible"),
+    route(409, { source: "c", dest: "b" }, "topic_exists_incompatible", "c-%3Eb"),
+    route(409, { source: "b", dest: "a" }, "router_cycle", "b-%3Ea"),
+    { status: 200, method: "GET", path: router },
+    { status: 200, method: "GET", path: "/v0/routers", query: "?page_size=1&source=a" },
+    { status: 400, method: "GET", path: "/v0/routers", query: "?cursor=!", code: "invalid_request" },
+    { status: 200, method: "DELETE", path: router },
+    { status: 200, method: "DELETE", path: router },
+  ];
+
+  test("of queues and routers", async () => {
+    for (const each of working) expectDocumented(each, await asked(server, each));
+  });
+
   const keyed: Case[] = [
     { status: 401, method: "GET", path: "/v0/topics", code: "unauthorized" },
     { status: 401, method: "GET", path: "/v0/health", code: "unauthorized" },
@@ -400,7 +472,7 @@ describe("the answers are as documented", () => {
   });
 
   test("every code that a request can provoke is among them", () => {
-    const seen = new Set([...open, ...keyed].map(({ code }) => code));
+    const seen = new Set([...open, ...working, ...keyed].map(({ code }) => code));
     const documented = [...served.text.matchAll(/"code":\{"const":"(\w+)"\}/g)].map((match) => match[1]!);
     expect(documented).toContain("topic_full");
     const unprovoked = ["internal", "request_timeout", "shutting_down"];

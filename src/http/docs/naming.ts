@@ -8,7 +8,10 @@ export type Words = string | JsonSchema;
 
 type FieldWords<T extends TObject> = { readonly [Field in keyof T["properties"]]: Words };
 
-const named = new Map<TSchema, string>();
+/** By what a copy of a shape, such as its optional form, shares with it. */
+const named = new Map<object, string>();
+
+const keyOf = (schema: TSchema): object => schema.properties ?? schema;
 
 /** `components/schemas` of the document. */
 export const schemas: Record<string, JsonSchema> = {};
@@ -16,7 +19,7 @@ export const schemas: Record<string, JsonSchema> = {};
 /** Gives a shape its name in the document. */
 export function name(schema: TSchema, as: string, words: Words): void {
   schemas[as] = { ...toJsonSchema(schema, reference), ...keywords(words) };
-  named.set(schema, as);
+  named.set(keyOf(schema), as);
 }
 
 /** The reference to a named shape. */
@@ -27,7 +30,7 @@ export function ref(schema: TSchema): JsonSchema {
 }
 
 const reference = (schema: TSchema): string | undefined =>
-  named.has(schema) ? `#/components/schemas/${named.get(schema)}` : undefined;
+  named.has(keyOf(schema)) ? `#/components/schemas/${named.get(keyOf(schema))}` : undefined;
 
 const keywords = (words: Words): JsonSchema =>
   typeof words !== "string" ? words : words === "" ? {} : { description: words };
@@ -51,7 +54,7 @@ export function answer<T extends TObject>(
   performance: TObject = Performance,
 ): void {
   object(measured(schema, performance), as, words, { ...fields, performance: "What this answer cost." });
-  named.set(schema, as);
+  named.set(keyOf(schema), as);
 }
 
 /** A number that is never negative. */
