@@ -40,6 +40,7 @@ export class Line {
   readonly #topic: Topic;
   readonly #commits: Commits;
   readonly #now: () => number;
+  readonly #open = new Set<number>();
   /** Streams that want jobs: with room, without, and those that a claim is under way for. */
   #idle = new Map<number, Stream>();
   readonly #full = new Map<number, Stream>();
@@ -58,11 +59,7 @@ export class Line {
   }
 
   get isEmpty(): boolean {
-    return this.#streams === 0 && this.#claims.length === 0 && this.#window === undefined;
-  }
-
-  get #streams(): number {
-    return this.#idle.size + this.#full.size + this.#taken.size;
+    return this.#open.size === 0 && this.#claims.length === 0 && this.#window === undefined;
   }
 
   /** Waits for the end of the window, which it opens if there is none. Throws what a claim may. */
@@ -73,15 +70,26 @@ export class Line {
     return promise;
   }
 
+  /** A stream begins. */
+  join({ id }: Stream): void {
+    this.#open.add(id);
+  }
+
   /** The stream wants jobs. It gets some once, or an error, unless it leaves before. */
-  enter(stream: Stream): void {
+  want(stream: Stream): void {
     (this.#roomOf(stream) > 0 ? this.#idle : this.#full).set(stream.id, stream);
     this.check();
   }
 
-  leave({ id }: Pick<Stream, "id">): void {
+  /** The stream is over. */
+  leave(stream: Stream): void {
+    this.#remove(stream);
+    this.#open.delete(stream.id);
+    if (this.#open.size === 0) this.#stopTimer();
+  }
+
+  #remove({ id }: Stream): void {
     for (const streams of [this.#idle, this.#full, this.#taken]) streams.delete(id);
-    if (this.#streams === 0) this.#stopTimer();
   }
 
   /** Leases have ended on streams, or have changed. */
@@ -97,7 +105,7 @@ export class Line {
   /** Serves whoever can be served now, and else sees to it that they are when they can. */
   check(): void {
     const { jobs } = this.#topic;
-    if (jobs === undefined || this.#streams === 0) return;
+    if (jobs === undefined || this.#open.size === 0) return;
     if (this.#serving) {
       this.#again = true;
       return;
@@ -217,7 +225,7 @@ export class Line {
 
   #fail(streams: readonly Stream[], error: unknown): void {
     for (const stream of streams) {
-      this.leave(stream);
+      this.#remove(stream);
       stream.serve(error instanceof Error ? error : new Error(String(error)));
     }
   }

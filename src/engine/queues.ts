@@ -185,52 +185,43 @@ export class Queues {
     shutdown: AbortSignal,
   ): AsyncGenerator<WorkFrame[]> {
     const topic = this.#queue(name);
-    const id = ++this.#streams;
-    const depth = clamp(request.max, 1, CLAIM_JOBS_MAX);
-    const claimant = (max: number) => claimantOf(request.node, max, request.leaseMs, id);
     const ended = AbortSignal.any([left, shutdown]);
+    const inbox = new Inbox<readonly LeasedJob[] | Error>(ended);
+    const id = ++this.#streams;
+    const stream: Stream = {
+      id,
+      depth: clamp(request.max, 1, CLAIM_JOBS_MAX),
+      claimant: (max) => claimantOf(request.node, max, request.leaseMs, id),
+      serve: (jobs) => inbox.put(jobs),
+    };
+    const line = this.#lineOf(topic);
+    line.join(stream);
     try {
       await this.#forwarder.catchUp(name);
+      if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
+      else if (!ended.aborted) line.want(stream);
       while (!ended.aborted) {
-        const jobs = await this.#next(topic, { id, depth, claimant }, ended);
+        const jobs = await inbox.take(HEARTBEAT_MS);
+        if (ended.aborted) break;
         if (jobs instanceof Error) {
           yield [{ event: "error", data: ending(name, jobs) }];
           return;
         }
-        if (jobs === undefined && !ended.aborted) yield [{ event: "heartbeat" }];
-        else if (jobs) {
+        if (jobs === undefined) yield [{ event: "heartbeat" }];
+        else {
           await topic.unsynced;
           yield jobs.map((job) => frameOf(name, job));
+          // The client has taken these, so there is room for more of them on the way.
+          if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
+          else line.want(stream);
         }
       }
       if (!left.aborted) yield [{ event: "error", data: shuttingDown(name) }];
     } finally {
+      line.leave(stream);
       this.#release(topic, id);
       this.#close(topic);
     }
-  }
-
-  /** Jobs, why there will be none, or undefined when it is time for a sign of life or the stream has ended. */
-  #next(
-    topic: Topic,
-    stream: Omit<Stream, "serve">,
-    ended: AbortSignal,
-  ): Promise<readonly LeasedJob[] | Error | undefined> {
-    const { promise, resolve } = Promise.withResolvers<readonly LeasedJob[] | Error | undefined>();
-    const line = this.#lineOf(topic);
-    const waiting = { ...stream, serve: (jobs: readonly LeasedJob[] | Error) => finish(jobs) };
-    const giveUp = () => finish(undefined);
-    const timer = setTimeout(giveUp, HEARTBEAT_MS);
-    ended.addEventListener("abort", giveUp);
-    const finish = (jobs: readonly LeasedJob[] | Error | undefined) => {
-      clearTimeout(timer);
-      ended.removeEventListener("abort", giveUp);
-      line.leave(waiting);
-      resolve(jobs);
-    };
-    if (topic.deleted) finish(new ApiError("topic_not_found", { topic: topic.name }));
-    else line.enter(waiting);
-    return promise;
   }
 
   #release(topic: Topic, stream: number): void {
@@ -253,6 +244,37 @@ export class Queues {
     const topic = this.#topics.existing(name);
     if (topic.jobs === undefined) throw new ApiError("not_a_queue", { topic: name });
     return topic;
+  }
+}
+
+/** Holds what was sent to somebody until it is taken. */
+class Inbox<T> {
+  readonly #ended: AbortSignal;
+  #item: T | undefined;
+  #wake = () => {};
+
+  constructor(ended: AbortSignal) {
+    this.#ended = ended;
+    ended.addEventListener("abort", () => this.#wake());
+  }
+
+  put(item: T): void {
+    this.#item = item;
+    this.#wake();
+  }
+
+  /** What was put in, when there is something; undefined after `timeoutMs`, or when all has ended. */
+  async take(timeoutMs: number): Promise<T | undefined> {
+    if (this.#item === undefined && !this.#ended.aborted) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#wake = resolve;
+      const timer = setTimeout(resolve, timeoutMs);
+      await promise;
+      clearTimeout(timer);
+    }
+    const item = this.#item;
+    this.#item = undefined;
+    return item;
   }
 }
 

@@ -49,10 +49,17 @@ export async function measure(
 export async function repeat(times: number, once: () => Promise<Figures>): Promise<Figures> {
   const all: Figures[] = [];
   while (all.length < times) all.push(await once());
-  const names = Object.keys(all[0]!) as (keyof Figures)[];
-  return Object.fromEntries(
-    names.map((name) => [name, median(all.map((one) => one[name]))]),
-  ) as unknown as Figures;
+  return medians(all);
+}
+
+/** The median of each figure. What the runs do not tell stays `null`. */
+export function medians<T extends { readonly [name in keyof T]: number | null }>(all: T[]): T {
+  const names = Object.keys(all[0]!) as (keyof T)[];
+  const medianOf = (name: keyof T) => {
+    const told = all.map((one) => one[name]).filter((figure) => figure !== null);
+    return told.length > 0 ? median(told) : null;
+  };
+  return Object.fromEntries(names.map((name) => [name, medianOf(name)])) as T;
 }
 
 export const median = (numbers: number[]): number => percentile(numbers, 0.5);

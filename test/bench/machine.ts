@@ -2,6 +2,8 @@
 import { readFile } from "node:fs/promises";
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { resolve } from "node:path";
+import { devDependencies } from "../../package.json";
+import { postgresProgram } from "./postgres.ts";
 
 export interface Machine {
   readonly cpu: string;
@@ -12,6 +14,8 @@ export interface Machine {
   /** Type of the file system that holds the stores. On `tmpfs` a sync costs nothing. */
   readonly fileSystem: string;
   readonly redis: string;
+  readonly bullmq: string;
+  readonly postgres: string;
   readonly wrk: string;
   readonly date: string;
   /** Runnable processes before the run: what else this machine had to do. */
@@ -27,6 +31,8 @@ export async function describeMachine(directory: string): Promise<Machine> {
     bun: Bun.version,
     fileSystem: await fileSystemOf(resolve(directory)),
     redis: versionOf(["redis-server", "--version"], /v=(\S+)/),
+    bullmq: devDependencies.bullmq,
+    postgres: versionOf([postgresProgram("postgres") ?? "postgres", "--version"], /(\d\S+)/),
     wrk: versionOf(["wrk", "--version"], /^wrk (\S+)/),
     date: new Date().toISOString(),
     loadAverage: loadavg()[0] ?? 0,

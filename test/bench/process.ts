@@ -20,7 +20,8 @@ export interface Memory {
   readonly peak: number;
 }
 
-const children = new Set<Bun.Subprocess>();
+/** Programs that run, and the signal that ends each at once. */
+const children = new Map<Bun.Subprocess, NodeJS.Signals>();
 /** Temporary directories, and how to remove each: once, however many ask for it. */
 const directories = new Map<string, () => Promise<void>>();
 
@@ -34,20 +35,28 @@ export function askedToEnd(): Promise<void> {
 /** Ends every child and removes every directory. */
 export async function endEverything(): Promise<void> {
   const running = [...children];
-  for (const child of running) child.kill("SIGKILL");
-  await Promise.all(running.map((child) => child.exited));
+  for (const [child, signal] of running) child.kill(signal);
+  await Promise.all(running.map(([child]) => child.exited));
   await Promise.all([...directories.values()].map((remove) => remove()));
 }
 
-/** Starts a program that belongs to this run. Its output goes to `log`, or nowhere. */
-export function start(command: string[], env: Record<string, string> = {}, log?: string): Bun.Subprocess {
+/**
+ * Starts a program that belongs to this run. Its output goes to `log`, or nowhere. `lastSignal` ends it
+ * when the run is over; one with children of its own needs another than SIGKILL.
+ */
+export function start(
+  command: string[],
+  env: Record<string, string> = {},
+  log?: string,
+  lastSignal: NodeJS.Signals = "SIGKILL",
+): Bun.Subprocess {
   const child = Bun.spawn(command, {
     env: { PATH: process.env.PATH ?? "", ...env },
     stdin: "ignore",
     stdout: log ? Bun.file(log) : "ignore",
     stderr: log ? Bun.file(`${log}.err`) : "ignore",
   });
-  return own(child);
+  return own(child, lastSignal);
 }
 
 /** Starts a program whose standard output is the result. */
@@ -97,10 +106,17 @@ export async function temporaryDirectory(
 
 /** CPU time of all threads of a process so far, in seconds. */
 export async function cpuSeconds(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8");
-  // The second field is the name in parentheses and may hold spaces; user and system time are 14 and 15.
-  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
-  return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+  const [own] = await times(pid);
+  return own;
+}
+
+/** CPU time of a process and of its children, also of those that have ended. */
+export async function familyCpuSeconds(pid: number): Promise<number> {
+  const [own, ended] = await times(pid);
+  const children = (await readFile(`/proc/${pid}/task/${pid}/children`, "utf8")).split(" ").filter(Boolean);
+  // A child may end in between; soon its time is among those of the ended ones.
+  const running = await Promise.all(children.map((child) => cpuSeconds(Number(child)).catch(() => 0)));
+  return running.reduce((sum, one) => sum + one, own + ended);
 }
 
 export async function memory(pid: number): Promise<Memory> {
@@ -109,8 +125,17 @@ export async function memory(pid: number): Promise<Memory> {
   return { current: bytes("VmRSS"), peak: bytes("VmHWM") };
 }
 
-function own<S extends Bun.Subprocess>(child: S): S {
-  children.add(child);
+/** CPU seconds of a process, and of those of its children that have ended. */
+async function times(pid: number): Promise<[own: number, ended: number]> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  // The second field is the name in parentheses and may hold spaces; the times are fields 14 to 17.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const [user, system, endedUser, endedSystem] = fields.slice(11, 15).map(Number) as [number, ...number[]];
+  return [(user + system!) / TICKS_PER_SECOND, (endedUser! + endedSystem!) / TICKS_PER_SECOND];
+}
+
+function own<S extends Bun.Subprocess>(child: S, lastSignal: NodeJS.Signals = "SIGKILL"): S {
+  children.set(child, lastSignal);
   child.exited.then(() => children.delete(child));
   return child;
 }

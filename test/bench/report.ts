@@ -1,7 +1,10 @@
 /** The tables of a run as text. */
+import type { Depth } from "./depth.ts";
 import type { Figures } from "./figures.ts";
 import type { Store } from "./growth.ts";
 import type { Machine } from "./machine.ts";
+import type { JobRatio, JobRow } from "./queue.ts";
+import type { Forwarding, Visibility } from "./router.ts";
 import type { Ratio, Row } from "./throughput.ts";
 import type { Latencies, Operation } from "./work.ts";
 
@@ -14,6 +17,11 @@ export interface Report {
   readonly ratios: Ratio[];
   readonly growth: Store[];
   readonly work: Operation[];
+  readonly queue: JobRow[];
+  readonly jobRatios: JobRatio[];
+  readonly depths: Depth[];
+  readonly visibility: Visibility[];
+  readonly forwarding: Forwarding[];
   /** What was left out, in sentences. */
   readonly omitted: string[];
 }
@@ -31,16 +39,27 @@ export function describe(report: Report): string {
     section("How cost grows: the same work", describeStoreRows(report.growth), report.growth.length),
     section("Work that grows, and what others notice (ms)", describeWork(report.work), report.work.length),
     ...report.work.flatMap(({ name, inexact }) => inexact.map((text) => `NOT EXACT: ${name}: ${text}`)),
+    section("Queue: jobs by 50 workers", describeJobs(report.queue), report.queue.length),
+    section("Ratios of jobs/s", describeJobRatios(report.jobRatios), report.jobRatios.length),
+    section("Queue: one client's claims, by depth", describeDepths(report.depths), report.depths.length),
+    section(
+      "Routers: from write to visible",
+      describeVisibility(report.visibility),
+      report.visibility.length,
+    ),
+    section("Routers: full write load", describeForwarding(report.forwarding), report.forwarding.length),
     report.omitted.join("\n"),
   ];
   return `${sections.filter((text) => text !== "").join("\n\n")}\n`;
 }
 
 function describeMachine({ machine, settings, server }: Report): string {
-  const { cpu, cores, memoryBytes, kernel, bun, fileSystem, redis, wrk, date, loadAverage } = machine;
+  const { cpu, cores, memoryBytes, kernel, bun, fileSystem, date, loadAverage } = machine;
+  const { redis, bullmq, postgres, wrk } = machine;
   return [
     `${cpu}, ${cores} cores (shared by server and load), ${gib(memoryBytes)}, Linux ${kernel}, ${fileSystem}`,
-    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, topics ${server?.version ?? NONE}, ${date}, load average ${fraction(loadAverage, 2)} before`,
+    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, BullMQ ${bullmq}, PostgreSQL ${postgres}, topics ${server?.version ?? NONE}`,
+    `${date}, load average ${fraction(loadAverage, 2)} before`,
     "cpu: share of a core; load cpu: that of the load generator, and with ! it may be what limits the row",
     `${settings.seconds} s a row, median of ${settings.times}${settings.quick ? ", --quick sizes" : ""}`,
   ].join("\n");
@@ -58,8 +77,10 @@ const figureCells = (figures: Figures): string[] => [
   fraction(figures.serverMicrosPerRecord, 2),
   fraction(figures.serverMicrosPerCall, 1),
   percent(figures.serverCpuShare),
-  percent(figures.generatorCpuShare) + (figures.generatorCpuShare > GENERATOR_SHARE_MAX ? " !" : ""),
+  generatorShare(figures.generatorCpuShare),
 ];
+
+const generatorShare = (share: number) => percent(share) + (share > GENERATOR_SHARE_MAX ? " !" : "");
 
 function describeThroughput(rows: Row[]): string {
   return table(
@@ -70,7 +91,6 @@ function describeThroughput(rows: Row[]): string {
 }
 
 function describeRatios(all: Ratio[]): string {
-  const times = (ratio: number | undefined) => (ratio === undefined ? NONE : `${ratio.toFixed(2)} x`);
   return table(
     ["work", "topics / redis", "topics / bare"],
     all.map(({ work, toRedis, toBare }) => [work, times(toRedis), times(toBare)]),
@@ -128,6 +148,90 @@ function describeWork(operations: Operation[]): string {
   return table(["work", "answer", "others", ...columns], rows, 3);
 }
 
+/** The columns `fewest` and `most` are the jobs of single workers. */
+function describeJobs(rows: JobRow[]): string {
+  const known = (figure: number | null, text: (figure: number) => string) =>
+    figure === null ? NONE : text(figure);
+  const ms = (figure: number) => fraction(figure, 2);
+  const columns = ["jobs", "produced/s", "jobs/s", "claim p50 ms", "p99 ms", "fewest", "most"];
+  return table(
+    ["", "work", "by", ...columns, "µs/job", "cpu", "load cpu"],
+    rows.map(({ system, work, by, jobs, figures }) => [
+      system,
+      work,
+      by,
+      whole(jobs),
+      whole(figures.producedPerSecond),
+      whole(figures.jobsPerSecond),
+      known(figures.claimP50Ms, ms),
+      known(figures.claimP99Ms, ms),
+      known(figures.fewest, whole),
+      known(figures.most, whole),
+      fraction(figures.serverMicrosPerJob, 1),
+      percent(figures.serverCpuShare),
+      generatorShare(figures.generatorCpuShare),
+    ]),
+    3,
+  );
+}
+
+function describeJobRatios(all: JobRatio[]): string {
+  return table(
+    ["work", "by", "topics / bullmq", "topics / postgres"],
+    all.map(({ work, by, toBullmq, toPostgres }) => [work, by, times(toBullmq), times(toPostgres)]),
+    2,
+  );
+}
+
+function describeDepths(depths: Depth[]): string {
+  const base = depths[0]?.figures.p50Ms ?? Number.NaN;
+  return table(
+    ["ready", "in flight", "claim p50 ms", "p99 ms", "ack p50 ms", "p50 of the first"],
+    depths.map(({ ready, inFlight, figures }) => [
+      whole(ready),
+      whole(inFlight),
+      ...[figures.p50Ms, figures.p99Ms, figures.ackP50Ms].map((ms) => fraction(ms, 3)),
+      times(figures.p50Ms / base),
+    ]),
+    0,
+  );
+}
+
+function describeVisibility(all: Visibility[]): string {
+  const source = all.find(({ topic }) => topic === "source")?.figures.p50Ms ?? Number.NaN;
+  return table(
+    ["long poll of", "p50 ms", "p99 ms", "p50 added ms"],
+    all.map(({ topic, figures }) => [
+      topic,
+      fraction(figures.p50Ms, 3),
+      fraction(figures.p99Ms, 3),
+      topic === "destination" ? fraction(figures.p50Ms - source, 3) : NONE,
+    ]),
+    1,
+  );
+}
+
+function describeForwarding(all: Forwarding[]): string {
+  const base = all[0]?.writer.recordsPerSecond ?? Number.NaN;
+  const columns = ["written/s", "of none", "p50 ms", "p99 ms", "copied/s", "behind", "caught up ms"];
+  return table(
+    ["routers", ...columns, "cpu", "load cpu"],
+    all.map(({ routers, writer, copies }) => [
+      whole(routers),
+      whole(writer.recordsPerSecond),
+      times(writer.recordsPerSecond / base),
+      fraction(writer.p50Ms, 3),
+      fraction(writer.p99Ms, 3),
+      whole(copies.perSecond),
+      whole(copies.behind),
+      fraction(copies.caughtUpMs, 0),
+      percent(writer.serverCpuShare),
+      generatorShare(writer.generatorCpuShare),
+    ]),
+    0,
+  );
+}
+
 /** Columns as wide as their widest cell; the first `leftColumns` hold words, the others numbers. */
 function table(head: string[], rows: string[][], leftColumns: number): string {
   const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
@@ -143,6 +247,7 @@ function table(head: string[], rows: string[][], leftColumns: number): string {
 const whole = (value: number) => Math.round(value).toLocaleString("en");
 const fraction = (value: number, digits: number) =>
   value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const times = (ratio: number | undefined) => (ratio === undefined ? NONE : `${ratio.toFixed(2)} x`);
 const percent = (share: number) => `${Math.round(share * 100)} %`;
 const mib = (bytes: number) => `${whole(bytes / 2 ** 20)} MiB`;
 const gib = (bytes: number) => `${whole(bytes / 2 ** 30)} GiB`;

@@ -1,6 +1,7 @@
 /**
  * The benchmark: `bun run bench`. Measures the built executable against Redis Streams and a bare server,
- * how its cost grows with the store, and what large operations do to other clients.
+ * how its cost grows with the store, what large operations do to other clients, its queue against BullMQ
+ * and PostgreSQL, and its routers.
  *
  * The report goes to standard output, as tables or with `--json` as one document; progress goes to
  * standard error. The load generators share the machine with the servers, so their CPU time is shown
@@ -8,11 +9,14 @@
  */
 import { tmpdir } from "node:os";
 import { parseArgs } from "node:util";
+import { measureDepths } from "./depth.ts";
 import { measureGrowth } from "./growth.ts";
 import type { Bench } from "./loads.ts";
 import { describeMachine } from "./machine.ts";
 import { askedToEnd, endEverything } from "./process.ts";
+import { jobRatios, measureQueue } from "./queue.ts";
 import { describe, type Report } from "./report.ts";
+import { measureForwarding, measureVisibility } from "./router.ts";
 import { findBinary, withServer } from "./server.ts";
 import { measureThroughput, ratios } from "./throughput.ts";
 import { findTools } from "./tools.ts";
@@ -22,14 +26,14 @@ const usage = `bun run bench [options]
 
   --quick          1 s a row, small stores
   --json           print the report as JSON
-  --only <part>    throughput, growth or work; may be repeated (default: all)
+  --only <part>    throughput, growth, work, queue or router; may be repeated (default: all)
   --seconds <n>    seconds a row (default 5)
   --times <n>      runs of a row, of which the median is taken (default 3)
   --binary <path>  the executable to measure (default dist/topics, built if absent)
   --dir <path>     where to put the stores (default: the system's temporary directory)
 `;
 
-const parts = ["throughput", "growth", "work"] as const;
+const parts = ["throughput", "growth", "work", "queue", "router"] as const;
 type Part = (typeof parts)[number];
 
 const options = {
@@ -63,23 +67,34 @@ try {
 
 async function measureAll(): Promise<Report> {
   const say = (line: string) => void process.stderr.write(`${line}\n`);
-  const tools = await findTools(say);
-  for (const line of tools.omitted) say(line);
   const { seconds, times, quick, wanted, directory } = flags;
+  const tools = await findTools(wanted("queue") ? ["wrk", "redis", "postgres"] : ["wrk", "redis"], say);
+  for (const line of tools.omitted) say(line);
   const machine = await describeMachine(directory);
-  const binary = tools.wrk ? await findBinary(flags.binary) : "";
+  const binary = tools.wrk || wanted("queue") ? await findBinary(flags.binary) : "";
   const bench: Bench = { binary, directory, seconds, times, quick, say };
   const versionOf = () => withServer(binary, directory, async (server) => server.version);
-  const server = tools.wrk ? { binary, version: await versionOf() } : undefined;
+  const server = binary ? { binary, version: await versionOf() } : undefined;
   const throughput = wanted("throughput") ? await measureThroughput(bench, tools) : [];
+  const growth = tools.wrk && wanted("growth") ? await measureGrowth(bench) : [];
+  const work = tools.wrk && wanted("work") ? await measureWork(bench) : [];
+  const queue = wanted("queue") ? await measureQueue(bench, tools) : [];
+  const depths = wanted("queue") ? await measureDepths(bench) : [];
+  const visibility = tools.wrk && wanted("router") ? await measureVisibility(bench) : [];
+  const forwarding = tools.wrk && wanted("router") ? await measureForwarding(bench) : [];
   return {
     machine,
     settings: { seconds, times, quick },
     server,
     throughput,
     ratios: ratios(throughput),
-    growth: tools.wrk && wanted("growth") ? await measureGrowth(bench) : [],
-    work: tools.wrk && wanted("work") ? await measureWork(bench) : [],
+    growth,
+    work,
+    queue,
+    jobRatios: jobRatios(queue),
+    depths,
+    visibility,
+    forwarding,
     omitted: tools.omitted,
   };
 }

@@ -2,10 +2,13 @@
 import { existsSync } from "node:fs";
 import { readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { end, start, temporaryDirectory } from "./process.ts";
+import { cpuSeconds, end, start, temporaryDirectory } from "./process.ts";
 
 const root = join(import.meta.dir, "../..");
 const POLL_MS = 1;
+/** A server is at rest when it uses less than this share of a core. */
+const REST_SHARE = 0.02;
+const REST_DEADLINE_MS = 20_000;
 
 export interface Server extends AsyncDisposable {
   readonly url: string;
@@ -82,6 +85,17 @@ export async function withServer<T>(
   await using directory = await temporaryDirectory(parent);
   await using server = await startServer(binary, join(directory.path, "data"));
   return await work(server);
+}
+
+/** Waits until the server has nothing left to do from the filling. */
+export async function atRest(pid: number): Promise<void> {
+  const deadline = Date.now() + REST_DEADLINE_MS;
+  while (Date.now() < deadline) {
+    const before = await cpuSeconds(pid);
+    await Bun.sleep(1000);
+    if ((await cpuSeconds(pid)) - before <= REST_SHARE) return;
+  }
+  throw new Error(`The server is still busy ${REST_DEADLINE_MS} ms after the last request`);
 }
 
 /** Bytes of all files in a data directory. */

@@ -1,32 +1,41 @@
 /** The programs that a run needs beside Bun: found, installed, or missing with a clear word. */
+import { postgresProgram } from "./postgres.ts";
 
 export interface Tools {
   readonly wrk: boolean;
   readonly redis: boolean;
+  readonly postgres: boolean;
   /** What is left out, in sentences. */
   readonly omitted: string[];
 }
 
-const packages = { wrk: ["wrk"], redis: ["redis-server", "redis-benchmark", "redis-cli"] };
+/** The Debian packages, and the programs that each is needed for. */
+const packages = {
+  wrk: { package: "wrk", programs: ["wrk"] },
+  redis: { package: "redis-server", programs: ["redis-server", "redis-benchmark", "redis-cli"] },
+  postgres: { package: "postgresql", programs: ["postgres", "initdb"] },
+};
+type Tool = keyof typeof packages;
 
-/** Looks for wrk and Redis; as root on a Debian-like system it installs what is missing. */
-export async function findTools(say: (line: string) => void): Promise<Tools> {
-  const isMissing = (name: keyof typeof packages) => packages[name].some((program) => !Bun.which(program));
-  const missing = (["wrk", "redis"] as const).filter(isMissing);
+/** Looks for the programs; as root on a Debian-like system it installs what is missing of the `needed` ones. */
+export async function findTools(needed: Tool[], say: (line: string) => void): Promise<Tools> {
+  const find = (program: string) => Bun.which(program) ?? postgresProgram(program);
+  const isMissing = (tool: Tool) => packages[tool].programs.some((program) => !find(program));
+  const missing = needed.filter(isMissing);
   if (missing.length > 0 && process.getuid?.() === 0 && Bun.which("apt-get")) {
-    const names = missing.map((name) => packages[name][0]!);
+    const names = missing.map((tool) => packages[tool].package);
     say(`installing ${names.join(", ")}`);
     const env = { ...process.env, DEBIAN_FRONTEND: "noninteractive" };
     const install = Bun.spawn(["apt-get", "install", "-y", ...names], { env, stdout: 2, stderr: 2 });
     await install.exited;
   }
-  const wrk = !isMissing("wrk");
-  const redis = !isMissing("redis");
-  const omitted: string[] = [];
-  if (!wrk)
-    omitted.push(
-      "wrk is missing (package wrk): no figures of the server and of the ceiling, no growth, no work.",
-    );
-  if (!redis) omitted.push("Redis is missing (package redis-server): no Redis Streams rows.");
-  return { wrk, redis, omitted };
+  const lacks = {
+    wrk: "no figures of the server and of the ceiling, no growth, no work, no routers",
+    redis: "no Redis Streams rows, no BullMQ rows",
+    postgres: "no PostgreSQL rows",
+  };
+  const omitted = needed
+    .filter(isMissing)
+    .map((tool) => `The package ${packages[tool].package} is missing: ${lacks[tool]}.`);
+  return { wrk: !isMissing("wrk"), redis: !isMissing("redis"), postgres: !isMissing("postgres"), omitted };
 }

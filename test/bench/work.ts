@@ -5,8 +5,7 @@
 import { CLICK_BYTES, call, fill, type Reply } from "./client.ts";
 import { percentile } from "./figures.ts";
 import type { Bench } from "./loads.ts";
-import { cpuSeconds } from "./process.ts";
-import { type Server, withServer } from "./server.ts";
+import { atRest, type Server, withServer } from "./server.ts";
 import { appendLoad, diffLoad, pace, type Sample } from "./wrk.ts";
 
 const TOPIC = "events";
@@ -25,9 +24,6 @@ const RAMP_MS = 500;
 const QUICK_ANSWERS = 20;
 const QUICK_MS = 10;
 const CAUGHT_UP_DEADLINE_MS = 30_000;
-/** A server is at rest when it uses less than this share of a core. */
-const REST_SHARE = 0.02;
-const REST_DEADLINE_MS = 20_000;
 
 export interface Latencies {
   readonly requests: number;
@@ -225,17 +221,6 @@ function latencies(samples: Sample[]): Latencies {
   const all = samples.map((sample) => sample.latencyMs);
   const [p50Ms, p99Ms, maxMs] = [percentile(all, 0.5), percentile(all, 0.99), percentile(all, 1)];
   return { requests: all.length, p50Ms, p99Ms, maxMs };
-}
-
-/** Waits until the server has nothing left to do from the filling. */
-async function atRest(pid: number): Promise<void> {
-  const deadline = Date.now() + REST_DEADLINE_MS;
-  while (Date.now() < deadline) {
-    const before = await cpuSeconds(pid);
-    await Bun.sleep(1000);
-    if ((await cpuSeconds(pid)) - before <= REST_SHARE) return;
-  }
-  throw new Error(`The server is still busy ${REST_DEADLINE_MS} ms after the last request`);
 }
 
 /** In words, where an answer is not what was expected. */

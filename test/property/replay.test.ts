@@ -2,34 +2,38 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { ApiError } from "../../src/contract/errors.ts";
+import type { RouterSettings } from "../../src/contract/routers.ts";
+import type { TopicConfigInput } from "../../src/contract/topics.ts";
 import { Catalog } from "../../src/engine/catalog.ts";
 import type { Command } from "../../src/engine/commands.ts";
 import { Commits } from "../../src/engine/commit.ts";
 import { Reclaimer } from "../../src/engine/reclaim.ts";
+import { RouterSet } from "../../src/engine/routerset.ts";
+import type { Topic } from "../../src/engine/topic.ts";
 import { Store } from "../../src/store/store.ts";
 
-const NAMES = ["a", "b", "c"];
+/** Topics and what they are, whenever they are created. */
+const TYPES = { a: "log", b: "queue", c: "queue" } as const;
+const NAMES = Object.keys(TYPES) as (keyof typeof TYPES)[];
+const ROUTERS = ["r1", "r2", "r3"];
+const limits = { topicsMax: 0, routersMax: 0, totalBytesMax: 4000 };
 
 /** A state machine on a store in memory, without clock, HTTP or anything else that could differ. */
 class Machine implements Disposable {
   readonly #store = new Store();
   readonly #catalog = new Catalog(this.#store);
+  readonly #routers = new RouterSet([]);
   readonly #commits: Commits;
   readonly #reclaimer: Reclaimer;
 
   constructor(reclaims: boolean) {
-    this.#commits = new Commits(
-      this.#store,
-      this.#catalog,
-      { topicsMax: 0, totalBytesMax: 4000 },
-      {
-        closing: (group) => reclaims && this.#reclaimer.closing(group),
-        committed: (group) => reclaims && this.#reclaimer.committed(group),
-        failed: (error) => {
-          throw error;
-        },
+    this.#commits = new Commits(this.#store, this.#catalog, this.#routers, limits, {
+      closing: (group) => reclaims && this.#reclaimer.closing(group),
+      committed: (group) => reclaims && this.#reclaimer.committed(group),
+      failed: (error) => {
+        throw error;
       },
-    );
+    });
     this.#reclaimer = new Reclaimer(this.#store, this.#catalog, this.#commits);
   }
 
@@ -51,16 +55,18 @@ class Machine implements Disposable {
     }
   }
 
-  /** Everything a reader could ever see. */
+  /** Everything a reader, a worker or a router could ever see. */
   state(): unknown {
-    return NAMES.map((name) => {
+    const topics = NAMES.map((name) => {
       const topic = this.#catalog.find(name);
       if (topic === undefined) return undefined;
       const { reclaimed: _, ...log } = topic.log;
       const rows = topic.shelf.records.range(topic.slot, log.earliest - 1, log.head, 1_000_000);
       const records = rows.filter((row) => !topic.isDeleted(row.seq, row.tag));
-      return { epoch: topic.epoch, config: topic.config, log, records };
+      const holes = topic.trims.filter(({ to }) => to > topic.evictFloor);
+      return { epoch: topic.epoch, config: topic.config, log, records, holes, queue: queueOf(topic) };
     });
+    return { topics, routers: [...this.#routers.all()] };
   }
 
   get bytes(): number {
@@ -73,15 +79,26 @@ class Machine implements Disposable {
   }
 }
 
+/** What is known of the jobs of a queue, also of those that were deleted under their lease. */
+function queueOf({ jobs, ready, log }: Topic): unknown {
+  if (jobs === undefined) return undefined;
+  const { inFlight, delayed, leasedUpTo, deadLettered } = jobs;
+  const known = Array.from({ length: log.head }, (_, i) => jobs.get(i + 1));
+  return { ready, inFlight, delayed, leasedUpTo, deadLettered, known };
+}
+
 const name = fc.constantFrom(...NAMES);
-const now = fc.integer({ min: 1000, max: 3000 });
+const now = fc.oneof(fc.constantFrom(1000, 1001, 1100), fc.integer({ min: 1000, max: 3000 }));
 const config = fc.record(
   {
-    ttl_ms: fc.constantFrom(0, 300),
-    cap_records: fc.constantFrom(0, 5),
-    cap_bytes: fc.constantFrom(0, 40),
+    ttl_ms: fc.constantFrom(0, 0, 0, 300),
+    cap_records: fc.constantFrom(0, 0, 0, 5),
+    cap_bytes: fc.constantFrom(0, 0, 0, 40),
     discard: fc.constantFrom<("old" | "reject")[]>("old", "reject"),
     durability: fc.constantFrom<("disk" | "fsync" | "ephemeral")[]>("disk", "fsync", "ephemeral"),
+    max_deliveries: fc.constantFrom(0, 1, 1, 2),
+    dead_letter: fc.constantFrom(null, "a", "a", "a", "c"),
+    leases_durable: fc.boolean(),
   },
   { requiredKeys: [] },
 );
@@ -90,8 +107,72 @@ const record = fc
   .map(({ data, tag }) => ({ data, tag, node: null, meta: null, bytes: data.length }));
 const range = fc.constantFrom({ text: '"p"', isPrefix: false }, { text: '"p', isPrefix: true });
 
+/** Leases get ids from here, so that others can name them. */
+const RANDOM = ["1", "a", "1f"].map((digits) => digits.padStart(16, "0")).join("");
+const node = fc.constantFrom("n1", "n1", "n2");
+const claimant = fc.record({
+  node,
+  max: fc.integer({ min: 1, max: 3 }),
+  leaseMs: fc.constantFrom(null, null, 100, 700),
+  stream: fc.constantFrom(null, null, 1, 2),
+  random: fc.constant(RANDOM),
+});
+const queue = fc.constantFrom("b", "b", "c", "a");
+const held = {
+  topic: queue,
+  node,
+  held: fc.array(fc.record({ seq: fc.nat(5), lease: fc.constantFrom(null, null, null, "1", "a", "1f") }), {
+    maxLength: 6,
+    size: "max",
+  }),
+  now,
+};
+const settings = fc.record({
+  source: name,
+  dest: name,
+  preserve_node: fc.boolean(),
+  preserve_tag: fc.boolean(),
+  filter: fc.constantFrom(null, ["tag", "Eq", "p"] as const, ["tag", "Glob", "p*"] as const),
+  allow_cycle: fc.boolean(),
+  guarantee: fc.constantFrom("at_least_once" as const, "exactly_once" as const),
+}) as fc.Arbitrary<RouterSettings>;
+const router = fc.constantFrom(...ROUTERS);
+
+const queueCommand: fc.Arbitrary<Command> = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      kind: fc.constant("claim" as const),
+      topic: queue,
+      claimants: fc.array(claimant, { minLength: 1, maxLength: 3 }),
+      evenly: fc.boolean(),
+      now,
+    }),
+  },
+  fc.record({ kind: fc.constant("ack" as const), ...held }),
+  fc.record({ kind: fc.constant("nack" as const), ...held, delayMs: fc.constantFrom(0, 0, 300) }),
+  fc.record({ kind: fc.constant("extend" as const), ...held, leaseMs: fc.constantFrom(100, 900) }),
+  fc.record({ kind: fc.constant("release" as const), topic: name, stream: fc.constantFrom(1, 2), now }),
+);
+
+const routerCommand: fc.Arbitrary<Command> = fc.oneof(
+  fc.record({ kind: fc.constant("put_router" as const), router, settings, createDest: fc.boolean() }),
+  {
+    weight: 3,
+    arbitrary: fc.record({ kind: fc.constant("forward" as const), router, upTo: fc.nat(40), now }),
+  },
+  fc.record({ kind: fc.constant("delete_router" as const), router }),
+);
+
+const typed = (topic: keyof typeof TYPES, config: TopicConfigInput) => ({ ...config, type: TYPES[topic] });
+const putTopic: fc.Arbitrary<Command> = fc
+  .record({ kind: fc.constant("put_topic" as const), topic: name, config, now })
+  .map((command) => ({ ...command, config: typed(command.topic, command.config) }));
+
 const command: fc.Arbitrary<Command> = fc.oneof(
-  fc.record({ kind: fc.constant("put_topic" as const), topic: name, config, now }),
+  { weight: 16, arbitrary: queueCommand },
+  { weight: 4, arbitrary: routerCommand },
+  putTopic,
   fc.record({ kind: fc.constant("delete_topic" as const), topic: name, ifEmpty: fc.boolean(), now }),
   fc.record({ kind: fc.constant("delete_before" as const), topic: name, before: fc.nat(30), now }),
   fc.record({
@@ -104,22 +185,36 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   }),
   fc.record({ kind: fc.constant("sweep" as const), topic: name, now }),
   {
-    weight: 6,
-    arbitrary: fc.record({
-      kind: fc.constant("append" as const),
-      topic: name,
-      records: fc.array(record, { minLength: 1, maxLength: 6 }),
-      key: fc.constantFrom(null, null, "k1", "k2"),
-      create: fc.boolean(),
-      config: fc.constant({}),
-      now,
-    }),
+    weight: 8,
+    arbitrary: fc
+      .record({
+        kind: fc.constant("append" as const),
+        topic: name,
+        records: fc.array(record, { minLength: 1, maxLength: 6 }),
+        key: fc.constantFrom(null, null, "k1", "k2"),
+        create: fc.boolean(),
+        now,
+      })
+      .map((command) => ({ ...command, config: typed(command.topic, {}) })),
   },
 );
 
+/** Groups of commands, on topics that are there and one router. */
+const groups = fc
+  .tuple(
+    fc.tuple(...NAMES.map((topic) => config.map((config) => typed(topic, config)))),
+    settings,
+    fc.array(fc.array(command, { maxLength: 6, size: "max" }), { maxLength: 25, size: "max" }),
+  )
+  .map(([configs, settings, groups]): readonly (readonly Command[])[] => [
+    configs.map((config, i) => ({ kind: "put_topic", topic: NAMES[i]!, config, now: 1000 })),
+    [{ kind: "put_router", router: "r1", settings, createDest: true }],
+    ...groups,
+  ]);
+
 test("the same commands give the same outcomes and the same state, whatever is reclaimed meanwhile", async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.array(command, { maxLength: 5 }), { maxLength: 20 }), async (groups) => {
+    fc.asyncProperty(groups, async (groups) => {
       using first = new Machine(true);
       using second = new Machine(false);
       const outcomes = await first.run(groups);
