@@ -86,7 +86,10 @@ class Share {
 }
 
 /** One spelling of a number in hexadecimal. */
-export const canonical = (hex: string): string => hex.toLowerCase().replace(/^0+(?=.)/, "");
+export function canonical(hex: string): string {
+  const lower = hex.toLowerCase();
+  return lower.startsWith("0") ? lower.replace(/^0+(?=.)/, "") : lower;
+}
 
 /** The jobs of a queue in the order in which they are leased. */
 class Line {

@@ -14,6 +14,7 @@ import { isFull, isIoError, type Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import { type Command, type Outcome, topicOf } from "./commands.ts";
 import { keepsLeases } from "./config.ts";
+import { findEarliest } from "./deletion.ts";
 import { type EngineLimits, Group } from "./group.ts";
 import { apply } from "./machine.ts";
 import type { RouterSet } from "./routerset.ts";
@@ -209,6 +210,7 @@ export class Commits {
     const isStored = !this.#isInMemory(pending[0]!.command);
     const done = this.#transact((group) => {
       for (const one of pending) answers.push(this.#apply(group, one));
+      for (const topic of group.touched) findEarliest(topic);
       this.#events.closing(group);
     });
     if ("error" in done) {

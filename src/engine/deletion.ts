@@ -45,7 +45,7 @@ export function deleteTagged(group: Group, command: DeleteTagged): RecordsRemove
   return removal(topic, rows.length);
 }
 
-/** Deletes live records, which are `rows`, one by one. */
+/** Deletes live records, which are `rows`, one by one. The first live one is found at the end of the group. */
 export function remove(
   topic: Topic,
   rows: readonly { readonly seq: number; readonly bytes: number }[],
@@ -57,6 +57,7 @@ export function remove(
     topic.jobs?.drop(seq);
   }
   takeOut(topic, blocks);
+  topic.isEarliestKnown &&= !rows.some(({ seq }) => seq === topic.log.earliest);
 }
 
 /** Adds the sizes of `rows` to the sums of their blocks. */
@@ -96,7 +97,9 @@ function hide(
     topic.tagDeletes = [...topic.tagDeletes, rule];
     topic.jobs?.dropWhere((seq, tag) => topic.isDeleted(seq, tag));
   }
-  return removal(topic, takeOut(topic, blocks));
+  const deleted = takeOut(topic, blocks);
+  topic.isEarliestKnown &&= deleted === 0;
+  return removal(topic, deleted);
 }
 
 /** Takes records that are no longer live out of the sums; how many that were. */
@@ -111,14 +114,18 @@ function takeOut(topic: Topic, blocks: ReadonlyMap<number, Tally>): number {
     log.bytes -= bytes;
     deleted += count;
   }
-  if (deleted > 0) log.earliest = nextLive(topic, log.earliest);
   return deleted;
 }
 
-const removal = ({ log }: Topic, deleted: number): RecordsRemoved => ({
-  deleted,
-  earliest: log.earliest,
-  head: log.head,
-  count: log.count,
-  bytes: log.bytes,
-});
+/** Finds the first live record, if it is not known. */
+export function findEarliest(topic: Topic): void {
+  if (topic.isEarliestKnown) return;
+  topic.log.earliest = nextLive(topic, topic.log.earliest);
+  topic.isEarliestKnown = true;
+}
+
+function removal(topic: Topic, deleted: number): RecordsRemoved {
+  findEarliest(topic);
+  const { earliest, head, count, bytes } = topic.log;
+  return { deleted, earliest, head, count, bytes };
+}

@@ -4,6 +4,7 @@
  */
 import { HOPS_MAX } from "../contract/limits.ts";
 import { DamagedRecord, type RecordRow, recordBytes, type StoredRecord } from "../store/records.ts";
+import type { Trim } from "../store/trims.ts";
 import { add } from "./append.ts";
 import type { Forward, Outcomes } from "./commands.ts";
 import { readSoundRows } from "./gaps.ts";
@@ -27,21 +28,35 @@ export function forward(group: Group, { router: name, upTo, now }: Forward): Out
   expire(group, source, now);
   expire(group, dest, now);
   // Losing records may have moved the router.
-  const { position, lost, forwarded } = group.routers.get(name)!;
+  const moved = group.routers.get(name)!;
+  const { position, lost, forwarded } = moved;
+  if (lost > 0) {
+    leaveHole(group, dest, lost, 1);
+    group.moveRouter(moved, { lost: 0, forwarded: forwarded + lost });
+    return { blocked: false };
+  }
   const hole = source.trimBehind(position);
-  const passed = hole && hole.from <= position + 1 ? hole.to - position : 0;
-  if (lost + passed === 0) return copyNext(group, router, source, dest, Math.min(upTo, source.log.head), now);
-  leaveHole(group, dest, lost + passed);
-  group.moveRouter(router, { position: position + passed, lost: 0, forwarded: forwarded + lost + passed });
-  return { blocked: false };
+  if (hole && hole.from <= position + 1) {
+    passOn(group, moved, hole, dest);
+    return { blocked: false };
+  }
+  return copyNext(group, moved, source, dest, Math.min(upTo, source.log.head), now);
+}
+
+/** What a source never got, its own routers never copy. */
+function passOn(group: Group, router: Router, hole: Trim, dest: Topic): void {
+  const isPassedOn = hole.hops < HOPS_MAX;
+  const count = isPassedOn ? hole.to - router.position : 0;
+  if (isPassedOn) leaveHole(group, dest, count, hole.hops + 1);
+  group.moveRouter(router, { position: hole.to, forwarded: router.forwarded + count });
 }
 
 /** Passes over `count` seqs for records that will never come. */
-function leaveHole(group: Group, dest: Topic, count: number): void {
+function leaveHole(group: Group, dest: Topic, count: number, hops: number): void {
   const { log, shelf, slot } = dest;
   const last = dest.trims.at(-1);
-  const from = last?.to === log.head ? last.from : log.head + 1;
-  const hole = { from, to: log.head + count };
+  const from = last?.to === log.head && last.hops === hops ? last.from : log.head + 1;
+  const hole = { from, to: log.head + count, hops };
   const kept = dest.trims.filter((trim) => trim.to > dest.evictFloor && trim.from !== from);
   shelf.trims.deleteUpTo(slot, dest.evictFloor);
   shelf.trims.put(slot, hole);
@@ -69,7 +84,7 @@ function copyNext(
   const rows = readNext(source, after, last, limit);
   if (rows === undefined) {
     // What is damaged cannot be copied, and must not keep the rest back for ever.
-    leaveHole(group, dest, 1);
+    leaveHole(group, dest, 1, 1);
     group.moveRouter(router, { position: after + 1, forwarded: forwarded + 1 });
     return { blocked: false };
   }

@@ -257,6 +257,7 @@ export class Group {
     }
     for (const [topic, { state }] of this.#touched) {
       Object.assign(topic, state);
+      topic.isEarliestKnown = true;
       topic.jobs?.undo();
     }
     for (const [name, router] of this.#routersBefore) this.routers.set(name, router);

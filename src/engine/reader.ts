@@ -219,8 +219,9 @@ function tombstoneFor(topic: Topic, { fromSeq, epoch }: Window): Tombstone | nul
     };
   }
   const floor = Math.max(topic.evictFloor, fromSeq);
-  const hole = topic.trimBehind(floor);
-  const end = hole && hole.from <= floor + 1 ? hole.to : floor;
+  let end = floor;
+  for (let hole = topic.trimBehind(end); hole && hole.from <= end + 1; hole = topic.trimBehind(end))
+    end = hole.to;
   if (end === fromSeq) return null;
   const byCap = capFloor > fromSeq;
   const byTtl = ttlFloor > fromSeq;

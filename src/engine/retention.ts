@@ -41,19 +41,10 @@ function lose(group: Group, topic: Topic, seq: number, removed: Tally): void {
     const { position, lost } = router;
     if (position >= seq) continue;
     const copied = position < topic.log.earliest ? 0 : tallyUpTo(topic, position).count;
-    const more = removed.count - copied + holesBetween(topic, position, seq);
+    const more = removed.count - copied;
     group.moveRouter(router, { position: seq, lost: lost + more });
   }
   removeUpTo(topic, seq, removed);
-}
-
-/** How many seqs with `after < seq <= last` are holes. */
-function holesBetween({ log, trims }: Topic, after: number, last: number): number {
-  if (log.trimFloor <= after) return 0;
-  return trims.reduce(
-    (sum, { from, to }) => sum + Math.max(0, Math.min(to, last) - Math.max(from - 1, after)),
-    0,
-  );
 }
 
 /** Takes all live records up to `seq`, which are `removed`, out of the log. */

@@ -38,6 +38,8 @@ export class Topic {
   deleted = false;
   /** The sync that the latest changes wait for. Nothing of the topic is shown before it is done. */
   unsynced: Promise<void> | undefined;
+  /** Whether `log.earliest` is the first live record, and not one before it: so it always is between groups. */
+  isEarliestKnown = true;
   /** Changes when records other than the oldest ones go, so that encoded pages are not used again. */
   version = 0;
   /** Clocks of readers, ms since the Unix epoch. Not kept over a restart. */

@@ -16,11 +16,12 @@ CREATE TABLE jobs (
 -- How many jobs of a queue went to its dead letters.
 CREATE TABLE dead_letters (slot INTEGER PRIMARY KEY, moved INTEGER NOT NULL) STRICT;
 
--- Seqs that stand for records which a source had lost before a router could copy them.
+-- Seqs that stand for records which a source had lost before a router could copy them. `hops` as for records.
 CREATE TABLE trims (
   slot INTEGER NOT NULL,
   from_seq INTEGER NOT NULL,
   to_seq INTEGER NOT NULL,
+  hops INTEGER NOT NULL,
   PRIMARY KEY (slot, from_seq)
 ) STRICT, WITHOUT ROWID;
 
