@@ -28,6 +28,7 @@ export class Syncs implements Disposable {
   readonly #file: number;
   #running: Promise<void> | undefined;
   #next: Promise<void> | undefined;
+  #closed = false;
   readonly #figures = noneYet();
 
   /** `path`: the log, which keeps its file as long as the database is open. */
@@ -70,10 +71,12 @@ export class Syncs implements Disposable {
   async #startAfter(running: Promise<void>): Promise<void> {
     await running;
     this.#next = undefined;
-    return this.#start();
+    if (!this.#closed) return this.#start();
   }
 
+  /** After the last checkpoint, which has synced everything. */
   [Symbol.dispose](): void {
+    this.#closed = true;
     const close = () => closeSync(this.#file);
     if (this.#running) this.#running.then(close, close);
     else close();

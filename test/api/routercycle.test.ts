@@ -9,6 +9,7 @@ import {
   range,
   read,
   routerNamed,
+  story,
   values,
 } from "../support/router.ts";
 import { type Reply, startServer } from "../support/server.ts";
