@@ -46,8 +46,6 @@ export function claim(group: Group, { topic: name, claimants, evenly, now }: Cla
       `job ${error.seq} of queue "${name}" is damaged in storage; once those before it are done, before_seq ` +
         `${error.seq + 1} deletes it`,
     );
-  } finally {
-    line.putBack();
   }
 }
 
@@ -99,8 +97,8 @@ class Line {
   readonly #now: number;
   /** Never leased ones that were read ahead, the next one last. */
   #fresh: RecordRow[] = [];
-  /** Jobs that can be neither delivered nor moved. */
-  readonly #stuck: number[] = [];
+  /** Whether jobs can be moved to the dead letters; not known before one was tried. */
+  #moves: boolean | undefined;
   #passed = 0;
   moved = 0;
 
@@ -109,6 +107,11 @@ class Line {
     this.#topic = topic;
     this.#jobs = jobs;
     this.#now = now;
+    // One of those that were set aside shows whether they still have to be.
+    const probe = jobs.takeAside();
+    if (probe === undefined) return;
+    jobs.putBack(probe);
+    if (!isPoison(topic, jobs.get(probe)!)) jobs.restoreAside();
   }
 
   /** Whether it ended before the last job, since enough were passed over. */
@@ -124,29 +127,31 @@ class Line {
         const row = this.#takeFresh(wanted);
         return row && { row, job: undefined };
       }
-      const job = this.#jobs.get(seq)!;
-      const row = this.#rowOf(seq);
-      if (!isPoison(this.#topic, job)) return { row, job };
-      if (moveToDeadLetters(this.#group, this.#topic, row, job, this.#now)) this.moved++;
-      else this.#stuck.push(seq);
+      try {
+        const job = this.#jobs.get(seq)!;
+        if (!isPoison(this.#topic, job)) return { row: this.#rowOf(seq), job };
+        if (this.#move(seq, job)) this.moved++;
+        else this.#jobs.setAside(seq);
+      } catch (error) {
+        this.#jobs.putBack(seq);
+        throw error;
+      }
     }
     return undefined;
   }
 
-  /** Jobs that could not be moved wait for the next claim. */
-  putBack(): void {
-    for (const seq of this.#stuck) this.#jobs.putBack(seq);
+  /** Where one job cannot be moved, no other one can. */
+  #move(seq: number, job: Job): boolean {
+    if (this.#moves === false) return false;
+    this.#moves = moveToDeadLetters(this.#group, this.#topic, this.#rowOf(seq), job, this.#now);
+    if (this.#moves) this.#jobs.restoreAside();
+    return this.#moves;
   }
 
   #rowOf(seq: number): RecordRow {
-    try {
-      const [row] = readRows(this.#topic, seq - 1, seq, 1);
-      if (row) return row;
-      throw new DamagedRecord(seq);
-    } catch (error) {
-      this.#jobs.putBack(seq);
-      throw error;
-    }
+    const [row] = readRows(this.#topic, seq - 1, seq, 1);
+    if (row === undefined) throw new DamagedRecord(seq);
+    return row;
   }
 
   #takeFresh(wanted: number): RecordRow | undefined {
@@ -167,10 +172,10 @@ class Line {
     const { head } = topic.log;
     const start = topic.tagDeletes.length === 0 ? after : Math.min(head, firstCounted(topic, after + 1) - 1);
     const limit = rowsWithin(topic, start, head, most);
-    const rows = readSoundRows(topic, start, head, limit);
+    const { rows, looked } = readSoundRows(topic, start, head, limit);
     const live = rows.filter(({ seq, tag }) => !topic.isDeleted(seq, tag));
     this.#passed += rows.length - live.length;
-    if (live.length === 0) this.#jobs.leasedUpTo = rows.at(-1)?.seq ?? head;
+    if (live.length === 0) this.#jobs.leasedUpTo = looked;
     this.#fresh = live.reverse();
   }
 }

@@ -70,6 +70,8 @@ interface Answer {
   /** Record bytes that it brings; undefined if it changes nothing. */
   readonly brings: number | undefined;
   readonly topic: Topic | undefined;
+  /** Whether it tells of settings. */
+  readonly isOfSettings: boolean;
   readonly give: (appendMs: number, fsyncMs: number) => void;
   readonly fail: (error: unknown) => void;
 }
@@ -94,6 +96,8 @@ export class Commits {
   #closed = false;
   /** Set when the medium has failed: what was written last is unknown, so nothing is acknowledged any more. */
   #broken = false;
+  /** The sync that the latest settings wait for, or waited for. */
+  #settings: Promise<void> | undefined;
   #entries = 0;
   #batches = 0;
   #bytes = 0;
@@ -223,12 +227,13 @@ export class Commits {
     const { group, ms } = done;
     if (isStored) this.#count(answers);
     const synced = answers.some(needsSync) ? this.#sync(answers.filter(needsSync)) : undefined;
+    if (answers.some(({ toSync }) => toSync.settings)) this.#settings = synced;
     this.#events.committed(group);
     const start = performance.now();
     for (const answer of answers) {
       // Whatever an answer tells of a topic is on the device by then, as far as the topic asks for that.
-      const wait = answer.toSync.settings
-        ? synced
+      const wait = answer.isOfSettings
+        ? this.#settings
         : (answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined));
       if (wait === undefined) answer.give(ms, 0);
       else wait.then(() => answer.give(ms, needsSync(answer) ? performance.now() - start : 0), answer.fail);
@@ -254,11 +259,20 @@ export class Commits {
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
       const isKnown = outcome !== null && "deduped" in outcome && outcome.deduped;
       const brings = isKnown ? undefined : bytes;
-      return { toSync: group.toSync, brings, topic, give, fail: reject };
+      const { toSync } = group;
+      const isOfSettings = toSync.settings || setsUp(command);
+      return { toSync, brings, topic, isOfSettings, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       const topic = name === undefined ? undefined : this.#catalog.loaded(name);
-      return { toSync: group.toSync, brings: undefined, topic, give: () => reject(error), fail: reject };
+      return {
+        toSync: group.toSync,
+        brings: undefined,
+        topic,
+        isOfSettings: setsUp(command),
+        give: () => reject(error),
+        fail: reject,
+      };
     }
   }
 
@@ -269,9 +283,14 @@ export class Commits {
         toSync.settings && topic ? [...toSync.topics, topic] : toSync.topics,
       ),
     );
+    const heads = Array.from(topics, (topic) => [topic, topic.log.head] as const);
+    for (const [topic, head] of heads) if (topic.config.durability !== "fsync") topic.syncedHead = head;
     const synced = this.#store.sync().then(
       () => {
-        for (const topic of topics) if (topic.unsynced === synced) topic.unsynced = undefined;
+        for (const [topic, head] of heads) {
+          topic.syncedHead = Math.max(topic.syncedHead, head);
+          if (topic.unsynced === synced) topic.unsynced = undefined;
+        }
       },
       (error) => {
         this.#broken = true;
@@ -307,13 +326,17 @@ export class Commits {
 
   /** Whether the command changes nothing on disk. */
   #isInMemory(command: Command): boolean {
-    if (command.kind === "put_topic" || command.kind === "delete_topic") return false;
+    if (setsUp(command)) return false;
     const name = topicOf(command);
     const topic = name === undefined ? undefined : this.#catalog.loaded(name);
     if (topic === undefined) return false;
     return topic.config.durability === "ephemeral" || (isOfLeases(command) && !keepsLeases(topic.config));
   }
 }
+
+/** Whether a command is about settings. */
+const setsUp = ({ kind }: Command): boolean =>
+  kind === "put_topic" || kind === "delete_topic" || kind === "put_router" || kind === "delete_router";
 
 /** Whether a command changes leases only. Jobs that are moved to dead letters are few. */
 const isOfLeases = ({ kind }: Command): boolean =>

@@ -4,10 +4,11 @@
  */
 import { HOPS_MAX } from "../contract/limits.ts";
 import { DamagedRecord, type RecordRow, recordBytes, type StoredRecord } from "../store/records.ts";
+import { isCorruption } from "../store/store.ts";
 import type { Trim } from "../store/trims.ts";
 import { add } from "./append.ts";
 import type { Forward, Outcomes } from "./commands.ts";
-import { readSoundRows } from "./gaps.ts";
+import { readSoundRows, type SoundRows } from "./gaps.ts";
 import type { Group } from "./group.ts";
 import { isObject, othersThan, withMembers } from "./members.ts";
 import { rowsWithin } from "./reader.ts";
@@ -18,13 +19,15 @@ import type { Topic } from "./topic.ts";
 
 /** Records of the source that are looked at in one step. */
 const STEP_RECORDS = 1000;
+/** So many at least, also where there is room for none: the next ones may be passed over. */
+const STEP_RECORDS_MIN = 16;
 
 export function forward(group: Group, { router: name, upTo, now }: Forward): Outcomes["forward"] {
   const router = group.routers.get(name);
   const source = router && group.find(router.source);
   const dest = router && group.find(router.dest);
-  if (!source || !dest) return { blocked: false };
-  if (source.damaged || dest.damaged) return { blocked: true };
+  if (router === undefined) return { blocked: false };
+  if (!source || !dest || source.damaged || dest.damaged) return { blocked: true };
   expire(group, source, now);
   expire(group, dest, now);
   // Losing records may have moved the router.
@@ -80,20 +83,19 @@ function copyNext(
   const last = hole ? Math.min(upTo, hole.from - 1) : upTo;
   // What was deleted is passed over, also where its row is still there.
   const after = Math.min(last, Math.max(position, source.log.earliest - 1));
-  const limit = rowsWithin(source, after, last, STEP_RECORDS);
-  const rows = readNext(source, after, last, limit);
-  if (rows === undefined) {
+  const room = new Room(group, dest);
+  const found = readNext(source, after, last, router.filter ? STEP_RECORDS : room.records);
+  if (found === undefined) {
     // What is damaged cannot be copied, and must not keep the rest back for ever.
     leaveHole(group, dest, 1, 1);
     group.moveRouter(router, { position: after + 1, forwarded: forwarded + 1 });
     return { blocked: false };
   }
-  const room = new Room(group, dest);
   const copies: StoredRecord[] = [];
   const copyOf = copier(router, source);
-  let reached = rows.length < limit ? last : rows.at(-1)!.seq;
+  let reached = found.looked;
   let blocked = false;
-  for (const row of rows) {
+  for (const row of found.rows) {
     const copy = source.isDeleted(row.seq, row.tag) ? undefined : copyOf(row);
     if (copy === undefined) continue;
     if (!room.take(copy.bytes)) {
@@ -110,31 +112,32 @@ function copyNext(
   return { blocked };
 }
 
-/** Undefined if the very next record is damaged. */
-function readNext(source: Topic, after: number, last: number, limit: number): RecordRow[] | undefined {
+/** About as many of the next records as there is room for. Undefined if the very next one is damaged. */
+function readNext(source: Topic, after: number, last: number, room: number): SoundRows | undefined {
   try {
-    return readSoundRows(source, after, last, limit);
+    const limit = Math.min(STEP_RECORDS, Math.max(room, STEP_RECORDS_MIN));
+    return readSoundRows(source, after, last, rowsWithin(source, after, last, limit));
   } catch (error) {
-    if (error instanceof DamagedRecord) return undefined;
+    if (error instanceof DamagedRecord || isCorruption(error)) return undefined;
     throw error;
   }
 }
 
 /** What a destination and the quota have room for. */
 class Room {
-  #records = Number.POSITIVE_INFINITY;
+  records = Number.POSITIVE_INFINITY;
   #bytes = Number.POSITIVE_INFINITY;
 
   constructor(group: Group, { config, log }: Topic) {
     const { discard, cap_records, cap_bytes } = config;
-    if (discard === "reject" && cap_records > 0) this.#records = cap_records - log.count;
+    if (discard === "reject" && cap_records > 0) this.records = cap_records - log.count;
     if (discard === "reject" && cap_bytes > 0) this.#bytes = cap_bytes - log.bytes;
     this.#bytes = Math.min(this.#bytes, group.bytesLeft);
   }
 
   take(bytes: number): boolean {
-    if (this.#records < 1 || this.#bytes < bytes) return false;
-    this.#records--;
+    if (this.records < 1 || this.#bytes < bytes) return false;
+    this.records--;
     this.#bytes -= bytes;
     return true;
   }

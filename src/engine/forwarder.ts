@@ -1,14 +1,18 @@
 /**
  * Lets routers take their steps: right after each commit that has something for them, off the path of the writer.
  *
- * Each router goes its own way, so one that is held up by its destination holds up nobody else. It goes on when its
- * destination has changed, and looks again from time to time, since a quota may have got room anywhere.
+ * Each router goes its own way, so one that is held up by its destination holds up nobody else; and only so many
+ * steps are under way at a time, so that many routers do not keep clients waiting. A router that is held up goes on
+ * when its destination has changed, and looks again from time to time, since a quota may have got room anywhere.
  */
 import type { Catalog } from "./catalog.ts";
 import type { Commits } from "./commit.ts";
 import type { Group } from "./group.ts";
 import type { RouterSet } from "./routerset.ts";
+import type { Topic } from "./topic.ts";
 
+/** So many steps are under way at a time, and so many routers are looked at in one turn of the event loop. */
+const STEPS_MAX = 64;
 /** How often routers that are held up look again, and how many of them at a time. */
 const RETRY_MS = 200;
 const RETRIED_MAX = 50;
@@ -22,12 +26,14 @@ export class Forwarder implements Disposable {
   readonly #routers: RouterSet;
   readonly #commits: Commits;
   readonly #now: () => number;
-  /** The steps that are being taken, by router. */
+  /** Routers that may have something to do, in order. */
+  readonly #wanted = new Set<string>();
+  #turn: Timer | undefined;
+  /** The steps that are under way, by router. */
   readonly #steps = new Map<string, Promise<void>>();
-  /** Routers that take step after step by themselves. */
-  readonly #going = new Set<string>();
-  readonly #blocked = new Set<string>();
-  #timer: Timer | undefined;
+  /** Routers that are held up: who has waited longest is first. */
+  readonly #heldUp = new Set<string>();
+  #retry: Timer | undefined;
   #closed = false;
 
   constructor(catalog: Catalog, routers: RouterSet, commits: Commits, now: () => number) {
@@ -35,94 +41,125 @@ export class Forwarder implements Disposable {
     this.#routers = routers;
     this.#commits = commits;
     this.#now = now;
-    setImmediate(() => {
-      for (const { name } of routers.all()) this.#go(name);
-    });
+    for (const name of routers.names) this.#want(name);
   }
 
   /** Notes what a group has brought for routers. */
   committed(group: Group): void {
-    if (this.#routers.size + group.configured.size === 0) return;
-    for (const name of group.configured) {
-      this.#blocked.delete(name);
-      this.#go(name);
-    }
-    for (const topic of group.changed) {
-      for (const { name } of this.#routers.from(topic.name)) this.#go(name);
-      for (const { name } of this.#routers.into(topic.name)) if (this.#blocked.delete(name)) this.#go(name);
-    }
+    for (const name of group.movedRouters) this.#want(name);
+    if (this.#routers.size === 0) return;
+    for (const topic of group.appended)
+      for (const { name } of this.#routers.from(topic.name)) this.#want(name);
+    if (this.#heldUp.size === 0) return;
+    const changed = new Set(group.changed.map(({ name }) => name));
+    for (const name of this.#heldUp) if (changed.has(this.#routers.get(name)?.dest ?? "")) this.#want(name);
   }
 
-  /** Resolves when the topic has what the sources of its routers hold now, as far as there is room for it. */
+  /** Resolves when the topic has what the sources of its routers show now, as far as there is room for it. */
   async catchUp(topic: string): Promise<void> {
     const routers = this.#routers.into(topic);
     if (routers.length > 0) await Promise.all(routers.map(({ name }) => this.catchUpRouter(name)));
   }
 
   async catchUpRouter(name: string): Promise<void> {
-    const target = this.#headOf(name);
+    const target = this.#shown(name);
     const deadline = performance.now() + CATCH_UP_MS;
-    while (this.#isBehind(name, target) && !this.#blocked.has(name) && performance.now() < deadline) {
+    while (this.#isBehind(name, target) && !this.#isHeldUp(name) && performance.now() < deadline) {
       await this.#step(name);
     }
   }
 
-  /** Takes steps until the router has nothing more to do. */
-  async #go(name: string): Promise<void> {
-    if (this.#going.has(name)) return;
-    this.#going.add(name);
-    while (this.#isBehind(name, this.#headOf(name)) && !this.#blocked.has(name) && !this.#closed) {
-      await this.#step(name);
-    }
-    this.#going.delete(name);
+  #want(name: string): void {
+    this.#wanted.add(name);
+    if (!this.#closed) this.#turn ??= setImmediate(() => this.#begin()) as unknown as Timer;
   }
 
-  /** One step, or the one that is being taken. */
+  /** Begins steps of those that have waited longest. */
+  #begin(): void {
+    this.#turn = undefined;
+    let looks = STEPS_MAX;
+    for (const name of this.#wanted) {
+      if (this.#steps.size >= STEPS_MAX || looks-- === 0) break;
+      this.#wanted.delete(name);
+      if (this.#isBehind(name, this.#shown(name))) this.#step(name);
+      else this.#wantLater(name);
+    }
+    if (this.#wanted.size > 0 && this.#steps.size < STEPS_MAX)
+      this.#want(this.#wanted.values().next().value!);
+  }
+
+  /** What a source does not show yet is forwarded when it does. */
+  #wantLater(name: string): void {
+    const again = () => this.#want(name);
+    this.#sourceOf(name)?.unsynced?.then(again, () => {});
+  }
+
+  /** One step, or the one that is under way. */
   #step(name: string): Promise<void> {
     const running = this.#steps.get(name);
     if (running) return running;
-    const step = this.#take(name).finally(() => this.#steps.delete(name));
+    const step = this.#take(name).finally(() => {
+      this.#steps.delete(name);
+      if (!this.#heldUp.has(name) || this.#wanted.size > 0) this.#want(name);
+    });
     this.#steps.set(name, step);
     return step;
   }
 
   async #take(name: string): Promise<void> {
-    const router = this.#routers.get(name);
-    const source = router && this.#catalog.find(router.source);
-    const upTo = source?.log.head ?? 0;
+    const before = this.#routers.get(name);
+    const upTo = this.#shown(name);
+    let isBlocked = true;
     try {
-      // A copy is never seen before its record is on the device.
-      await source?.unsynced;
       const { outcome } = await this.#commits.submit({
         kind: "forward",
         router: name,
         upTo,
         now: this.#now(),
       });
-      if (outcome.blocked) this.#block(name);
+      isBlocked = outcome.blocked;
     } catch {
       // Whoever runs the server has been told by the commit that failed.
-      this.#block(name);
     }
+    const hasMoved = this.#routers.get(name) !== before;
+    // Who got something goes to the end of the line.
+    if (!isBlocked || hasMoved) this.#heldUp.delete(name);
+    if (isBlocked && this.#routers.get(name)) this.#holdUp(name);
   }
 
-  #block(name: string): void {
-    this.#blocked.add(name);
-    this.#timer ??= setTimeout(() => this.#retry(), RETRY_MS);
+  #holdUp(name: string): void {
+    this.#heldUp.add(name);
+    if (this.#closed) return;
+    this.#retry ??= setTimeout(() => {
+      this.#retry = undefined;
+      const names = [...this.#heldUp].slice(0, RETRIED_MAX);
+      for (const held of names) {
+        // To the end, so that all have their turn.
+        this.#heldUp.delete(held);
+        this.#heldUp.add(held);
+        this.#want(held);
+      }
+    }, RETRY_MS);
   }
 
-  #retry(): void {
-    this.#timer = undefined;
-    for (const name of [...this.#blocked].slice(0, RETRIED_MAX)) {
-      this.#blocked.delete(name);
-      this.#go(name);
-    }
-    if (this.#blocked.size > 0 && !this.#closed) this.#timer = setTimeout(() => this.#retry(), RETRY_MS);
+  /** Whether the router waits for its destination, and there is no sign of room. */
+  #isHeldUp(name: string): boolean {
+    return this.#heldUp.has(name) && !this.#wanted.has(name) && !this.#steps.has(name);
   }
 
-  #headOf(name: string): number {
+  #sourceOf(name: string): Topic | undefined {
     const router = this.#routers.get(name);
-    return (router && this.#catalog.find(router.source)?.log.head) ?? 0;
+    try {
+      return router && this.#catalog.find(router.source);
+    } catch {
+      // It cannot be read, which its own readers are told.
+      return undefined;
+    }
+  }
+
+  /** The newest seq of the router's source that readers see: a copy is never seen before its record is safe. */
+  #shown(name: string): number {
+    return this.#sourceOf(name)?.shownHead ?? 0;
   }
 
   #isBehind(name: string, target: number): boolean {
@@ -138,7 +175,7 @@ export class Forwarder implements Disposable {
       moved = false;
       for (const router of [...this.#routers.all()]) {
         const { name } = router;
-        const upTo = this.#headOf(name);
+        const upTo = this.#sourceOf(name)?.log.head ?? 0;
         if (!this.#isBehind(name, upTo)) continue;
         this.#commits.carryOut({ kind: "forward", router: name, upTo, now: this.#now() });
         moved ||= this.#routers.get(name) !== router;
@@ -148,6 +185,7 @@ export class Forwarder implements Disposable {
 
   [Symbol.dispose](): void {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    clearImmediate(this.#turn as unknown as NodeJS.Immediate);
+    clearTimeout(this.#retry);
   }
 }

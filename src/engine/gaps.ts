@@ -17,10 +17,17 @@ export function readRows(topic: Topic, after: number, last: number, limit: numbe
   return rows;
 }
 
+export interface SoundRows {
+  readonly rows: RecordRow[];
+  /** The last seq that they say something of. */
+  readonly looked: number;
+}
+
 /** The next rows, up to the first one that is damaged. Throws `DamagedRecord` if that is the very next. */
-export function readSoundRows(topic: Topic, after: number, last: number, limit: number): RecordRow[] {
+export function readSoundRows(topic: Topic, after: number, last: number, limit: number): SoundRows {
   try {
-    return readRows(topic, after, last, limit);
+    const rows = readRows(topic, after, last, limit);
+    return { rows, looked: rows.length < limit ? last : rows.at(-1)!.seq };
   } catch (error) {
     if (!(error instanceof DamagedRecord) || error.seq <= after + 1) throw error;
     return readSoundRows(topic, after, error.seq - 1, limit);

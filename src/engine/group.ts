@@ -47,8 +47,6 @@ export class Group {
   readonly #routersBefore = new Map<string, Router | undefined>();
   /** Topics with new records, for those who wait for some. */
   readonly appended = new Set<Topic>();
-  /** Routers that were created, given other settings or deleted. */
-  readonly configured = new Set<string>();
   readonly #used = new Map<Topic, Used>();
   #settingsChanged = false;
 
@@ -172,6 +170,7 @@ export class Group {
     this.store.topics.count(config, 1);
     const keptLeases = keepsLeases(topic.config);
     topic.config = config;
+    if (topic.jobs) this.#saveDeadLettered(topic, topic.jobs);
     this.#settingsChanged = true;
     if (keepsLeases(config) && !keptLeases) topic.jobs?.storeAll();
     else if (keptLeases && !keepsLeases(config)) this.store.jobs.deleteSome(topic.slot, SEQ_MAX);
@@ -197,7 +196,6 @@ export class Group {
       this.store.routers.put({ name, settings: JSON.stringify(settings), position, lost, forwarded });
     }
     this.#replaceRouter(name, router);
-    this.configured.add(name);
     this.#settingsChanged = true;
   }
 
@@ -206,6 +204,16 @@ export class Group {
     const moved = { ...router, ...progress };
     this.store.routers.move(router.name, moved);
     this.#replaceRouter(router.name, moved);
+  }
+
+  /** Notes what a router has lost of a source in memory. After a crash it would not be there, so it is not stored. */
+  loseInMemory(router: Router, progress: Partial<RouterProgress>): void {
+    this.#replaceRouter(router.name, { ...router, ...progress });
+  }
+
+  /** Routers that are new, have other settings, have moved or are gone. */
+  get movedRouters(): Iterable<string> {
+    return this.#routersBefore.keys();
   }
 
   #replaceRouter(name: string, router: Router | undefined): void {
@@ -223,10 +231,13 @@ export class Group {
     }
   }
 
-  #saveJobs({ slot, config }: Topic, jobs: Jobs): void {
-    if (jobs.deadLetteredChanged && config.durability !== "ephemeral") {
-      this.store.jobs.setDeadLettered(slot, jobs.deadLettered);
-    }
+  #saveDeadLettered({ slot, config }: Topic, { deadLettered }: Jobs): void {
+    this.store.jobs.setDeadLettered(slot, config.durability === "ephemeral" ? 0 : deadLettered);
+  }
+
+  #saveJobs(topic: Topic, jobs: Jobs): void {
+    const { slot, config } = topic;
+    if (jobs.deadLetteredChanged) this.#saveDeadLettered(topic, jobs);
     if (!keepsLeases(config)) return;
     for (const [seq, job] of jobs.changed()) {
       if (job) this.store.jobs.put(slot, seq, job);

@@ -53,6 +53,8 @@ export class Jobs {
   /** Jobs without a record. */
   readonly #gone = new Map<number, Job>();
   readonly #waiting = new Heap<number>((a, b) => a < b);
+  /** Waiting jobs that can be neither delivered nor moved, out of the line so that they hold up no claim. */
+  #aside: number[] = [];
   readonly #due = new Heap<Due>((a, b) => a.at < b.at);
   readonly #streams = new Map<number, Set<number>>();
   readonly #freed = new Set<number>();
@@ -141,6 +143,26 @@ export class Jobs {
     this.#waiting.push(seq);
   }
 
+  /** Keeps a job that was taken from the line out of it. */
+  setAside(seq: number): void {
+    this.#aside.push(seq);
+  }
+
+  /** One of the jobs that are set aside and still wait. */
+  takeAside(): number | undefined {
+    for (;;) {
+      const seq = this.#aside.pop();
+      const job = seq === undefined ? undefined : this.#jobs.get(seq);
+      if (seq === undefined || (job && isWaiting(job))) return seq;
+    }
+  }
+
+  /** Puts all jobs that were set aside back into the line. */
+  restoreAside(): void {
+    for (const seq of this.#aside) this.#waiting.push(seq);
+    this.#aside = [];
+  }
+
   /** Seqs of the leases that were given out on a stream and run. */
   heldOn(stream: number): ReadonlySet<number> {
     return this.#streams.get(stream) ?? nothing;
@@ -176,6 +198,7 @@ export class Jobs {
   /** The transaction was rolled back. */
   undo(): void {
     Object.assign(this, this.#figuresBefore);
+    this.restoreAside();
     if (this.#before.size === 0) return;
     for (const [seq, job] of this.#before) this.#place(seq, this.get(seq), job);
     this.#before.clear();
@@ -224,6 +247,7 @@ export class Jobs {
     }
     if (this.#waiting.size > 2 * this.#waitingCount + STALE_MIN) {
       this.#waiting.clear();
+      this.#aside = [];
       for (const [seq, job] of this.#jobs) if (isWaiting(job)) this.#waiting.push(seq);
     }
   }

@@ -13,7 +13,6 @@ import type { Topic } from "./topic.ts";
 /** A claim that waits for the end of a window. */
 interface Waiting {
   readonly claimant: Claimant;
-  readonly signal: AbortSignal;
   readonly resolve: (share: Served) => void;
   readonly reject: (error: unknown) => void;
 }
@@ -49,8 +48,9 @@ export class Line {
   #window: Timer | undefined;
   #due: Timer | undefined;
   #serving = false;
-  /** Something has changed while a claim was under way. */
+  /** While a claim was under way, something has changed, or a window has ended. */
   #again = false;
+  #isWindowOver = false;
 
   constructor(topic: Topic, commits: Commits, now: () => number) {
     this.#topic = topic;
@@ -63,11 +63,25 @@ export class Line {
   }
 
   /** Waits for the end of the window, which it opens if there is none. Throws what a claim may. */
-  claim(claimant: Claimant, signal: AbortSignal): Promise<Served> {
+  async claim(claimant: Claimant, signal: AbortSignal): Promise<Served> {
     const { promise, resolve, reject } = Promise.withResolvers<Served>();
-    this.#claims.push({ claimant, signal, resolve, reject });
-    this.#openWindow();
-    return promise;
+    const waiting = { claimant, resolve, reject };
+    // Who has left gets no share.
+    const leave = () => {
+      this.#claims = this.#claims.filter((other) => other !== waiting);
+      resolve({ jobs: [], ready: this.#topic.ready });
+    };
+    if (signal.aborted) leave();
+    else {
+      this.#claims.push(waiting);
+      this.#openWindow();
+    }
+    signal.addEventListener("abort", leave);
+    try {
+      return await promise;
+    } finally {
+      signal.removeEventListener("abort", leave);
+    }
   }
 
   /** A stream begins. */
@@ -133,6 +147,7 @@ export class Line {
 
   #startTimer(): void {
     this.#stopTimer();
+    if (this.#open.size === 0) return;
     const at = this.#topic.jobs?.nextDue ?? Number.POSITIVE_INFINITY;
     if (at === Number.POSITIVE_INFINITY) return;
     this.#due = setTimeout(() => this.check(), clamp(at - this.#now(), 0, TIMER_MS_MAX));
@@ -152,11 +167,17 @@ export class Line {
   #openWindow(): void {
     this.#window ??= setTimeout(() => {
       this.#window = undefined;
-      // Who has left gets no share.
-      const claims = this.#claims.filter(({ signal }) => !signal.aborted);
-      this.#claims = [];
-      this.#serve(claims);
+      // The claim that is under way may end with streams that share in this one.
+      if (this.#serving) this.#isWindowOver = true;
+      else this.#endWindow();
     }, this.#topic.config.claim_jitter_ms);
+  }
+
+  #endWindow(): void {
+    const claims = this.#claims;
+    this.#claims = [];
+    this.#isWindowOver = false;
+    this.#serve(claims);
   }
 
   /** Ends leases that are over, whose room is then free. */
@@ -170,40 +191,48 @@ export class Line {
   async #serve(claims: readonly Waiting[]): Promise<void> {
     const evenly = this.#topic.config.claim_jitter_ms > 0;
     const streams = this.#takeStreams(evenly);
+    const most = Math.max(this.#topic.ready, 1);
     const claimants = [
       ...claims.map(({ claimant }) => claimant),
-      ...streams.map((stream) => stream.claimant(this.#roomOf(stream))),
+      ...streams.map((stream) => stream.claimant(Math.min(this.#roomOf(stream), most))),
     ];
-    if (claimants.length === 0) return;
+    if (claimants.length === 0) {
+      this.#startTimer();
+      return;
+    }
     this.#serving = true;
     this.#again = false;
+    let isMore = false;
     try {
       const claim = { kind: "claim" as const, topic: this.#topic.name, claimants, evenly, now: this.#now() };
       const { outcome } = await this.#commits.submit(claim);
-      this.#serving = false;
       const { shares, ready, more } = outcome;
       for (const [i, { resolve }] of claims.entries()) resolve({ jobs: shares[i]!, ready });
-      const served = this.#handOut(streams, shares.slice(claims.length));
-      // Where nobody got anything, there is nothing to get until something changes.
-      if (served || more || this.#again) this.check();
-      else this.#startTimer();
+      isMore = this.#handOut(streams, shares.slice(claims.length)) || more;
     } catch (error) {
-      this.#serving = false;
       for (const { reject } of claims) reject(error);
       this.#fail(streams, error);
+      isMore = true;
     }
+    this.#serving = false;
+    // Where nobody got anything, there is nothing to get until something changes.
+    if (this.#isWindowOver) this.#endWindow();
+    else if (isMore || this.#again) this.check();
+    else this.#startTimer();
   }
 
   /** Streams with room, in order; unless jobs are shared evenly, no more than can get any. */
   #takeStreams(evenly: boolean): Stream[] {
+    const taken: Stream[] = [];
     let ready = Math.max(this.#topic.ready, 1);
     for (const stream of this.#idle.values()) {
       if (!evenly && ready <= 0) break;
       ready -= this.#roomOf(stream);
       this.#idle.delete(stream.id);
       this.#taken.set(stream.id, stream);
+      taken.push(stream);
     }
-    return [...this.#taken.values()];
+    return taken;
   }
 
   /** Gives each stream its share. Who gets none is the first to get some later. True if anybody got any. */

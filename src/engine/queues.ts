@@ -225,7 +225,7 @@ export class Queues {
   }
 
   #release(topic: Topic, stream: number): void {
-    if (topic.deleted) return;
+    // Also where the topic is gone: a claim that was under way may have got jobs of another one of that name.
     // The stream is over, so nobody is left to hear of a failure; then the deadlines end the leases.
     this.#commits.submit({ kind: "release", topic: topic.name, stream, now: this.#now() }).catch(() => {});
   }

@@ -41,8 +41,9 @@ function lose(group: Group, topic: Topic, seq: number, removed: Tally): void {
     const { position, lost } = router;
     if (position >= seq) continue;
     const copied = position < topic.log.earliest ? 0 : tallyUpTo(topic, position).count;
-    const more = removed.count - copied;
-    group.moveRouter(router, { position: seq, lost: lost + more });
+    const progress = { position: seq, lost: lost + removed.count - copied };
+    if (topic.config.durability === "ephemeral") group.loseInMemory(router, progress);
+    else group.moveRouter(router, progress);
   }
   removeUpTo(topic, seq, removed);
 }

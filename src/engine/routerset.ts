@@ -29,7 +29,7 @@ export class RouterSet {
 
   set(name: string, router: Router | undefined): void {
     const old = this.#byName.get(name);
-    if (old && router) {
+    if (old && router && old.source === router.source && old.dest === router.dest) {
       this.#byName.set(name, router);
       return;
     }

@@ -38,6 +38,8 @@ export class Topic {
   deleted = false;
   /** The sync that the latest changes wait for. Nothing of the topic is shown before it is done. */
   unsynced: Promise<void> | undefined;
+  /** The head when the last sync that is done began. */
+  syncedHead: number;
   /** Whether `log.earliest` is the first live record, and not one before it: so it always is between groups. */
   isEarliestKnown = true;
   /** Changes when records other than the oldest ones go, so that encoded pages are not used again. */
@@ -58,6 +60,7 @@ export class Topic {
     this.config = config;
     this.shelf = shelf;
     this.log = log;
+    this.syncedHead = log.head;
     this.tagDeletes = attached.tagDeletes;
     this.trims = attached.trims;
     this.jobs = attached.jobs;
@@ -66,6 +69,11 @@ export class Topic {
   /** The highest seq lost against the readers' will: below it they get a tombstone. */
   get evictFloor(): number {
     return Math.max(this.log.capFloor, this.log.ttlFloor);
+  }
+
+  /** The newest seq that is shown. */
+  get shownHead(): number {
+    return this.unsynced ? this.syncedHead : this.log.head;
   }
 
   /** The first hole that ends behind `seq`. */

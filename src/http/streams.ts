@@ -83,7 +83,10 @@ export class Streams {
       request.signal.addEventListener("abort", leave);
     };
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
-      const { value, done } = await texts.next();
+      const { value, done } = await texts.next().catch((error) => {
+        close();
+        throw error;
+      });
       if (left.signal.aborted) return;
       if (!done) controller.enqueue(utf8.encode(value));
       else {
