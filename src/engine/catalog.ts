@@ -85,7 +85,6 @@ export class Catalog {
     const { config, shelf, log } = this.#read(row);
     const topic = new Topic(row, config, shelf, log ?? emptyLog(), {
       tagDeletes: shelf.tagDeletes.of(row.slot),
-      trims: shelf.trims.of(row.slot),
       jobs: config.type === "queue" ? this.#jobsOf(row.slot) : undefined,
     });
     if (row.config === undefined || !log || !isWhole(topic))

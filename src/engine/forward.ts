@@ -57,13 +57,12 @@ function passOn(group: Group, router: Router, hole: Trim, dest: Topic): void {
 /** Passes over `count` seqs for records that will never come. */
 function leaveHole(group: Group, dest: Topic, count: number, hops: number): void {
   const { log, shelf, slot } = dest;
-  const last = dest.trims.at(-1);
-  const from = last?.to === log.head && last.hops === hops ? last.from : log.head + 1;
-  const hole = { from, to: log.head + count, hops };
-  const kept = dest.trims.filter((trim) => trim.to > dest.evictFloor && trim.from !== from);
   shelf.trims.deleteUpTo(slot, dest.evictFloor);
-  shelf.trims.put(slot, hole);
-  dest.trims = [...kept, hole];
+  const last = dest.trimBehind(log.head - 1);
+  const isLonger = last?.to === log.head && last.hops === hops;
+  if (isLonger) shelf.trims.delete(slot, last);
+  const hole = { from: isLonger ? last.from : log.head + 1, to: log.head + count, hops };
+  shelf.trims.insert(slot, hole);
   log.head = hole.to;
   log.trimFloor = hole.to;
   if (log.count === 0) log.earliest = log.head + 1;

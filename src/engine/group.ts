@@ -26,7 +26,7 @@ export interface EngineLimits {
 
 /** How a topic was before the transaction. */
 interface Before {
-  readonly state: Pick<Topic, "config" | "shelf" | "tagDeletes" | "trims" | "log">;
+  readonly state: Pick<Topic, "config" | "shelf" | "tagDeletes" | "log">;
   readonly jobChanges: number;
 }
 
@@ -105,9 +105,9 @@ export class Group {
   find(name: string): Topic | undefined {
     const topic = this.catalog.find(name);
     if (topic === undefined) return undefined;
-    const { config, shelf, tagDeletes, trims, log, jobs } = topic;
+    const { config, shelf, tagDeletes, log, jobs } = topic;
     if (!this.#touched.has(topic)) {
-      const state = { config, shelf, tagDeletes, trims, log: { ...log } };
+      const state = { config, shelf, tagDeletes, log: { ...log } };
       this.#touched.set(topic, { state, jobChanges: jobs?.changes ?? 0 });
       jobs?.begin();
     }
@@ -152,7 +152,6 @@ export class Group {
     const row = this.store.topics.insert(name, JSON.stringify(config));
     const topic = new Topic(row, config, this.catalog.shelfOf(config), emptyLog(), {
       tagDeletes: [],
-      trims: [],
       jobs: config.type === "queue" ? new Jobs() : undefined,
     });
     this.store.disk.logs.put(row.slot, topic.log);

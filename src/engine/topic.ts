@@ -16,8 +16,6 @@ import { inRange } from "./tags.ts";
 export interface Attached {
   /** Deletes by tag that hold for records still in storage. */
   readonly tagDeletes: readonly TagDelete[];
-  /** Holes that a router has left, in order. Those below what the topic itself has lost may be missing. */
-  readonly trims: readonly Trim[];
   /** The jobs that were leased at least once, of a queue. */
   readonly jobs: Jobs | undefined;
 }
@@ -30,7 +28,6 @@ export class Topic {
   shelf: Shelf;
   log: LogState;
   tagDeletes: Attached["tagDeletes"];
-  trims: Attached["trims"];
   readonly jobs: Attached["jobs"];
   /** What every use gets to hear but a delete, if records are known to be lost. */
   damaged: ApiError | undefined;
@@ -62,7 +59,6 @@ export class Topic {
     this.log = log;
     this.syncedHead = log.head;
     this.tagDeletes = attached.tagDeletes;
-    this.trims = attached.trims;
     this.jobs = attached.jobs;
   }
 
@@ -76,9 +72,9 @@ export class Topic {
     return this.unsynced ? this.syncedHead : this.log.head;
   }
 
-  /** The first hole that ends behind `seq`. */
+  /** The first hole that ends behind `seq`. Those below what the topic itself has lost may be missing. */
   trimBehind(seq: number): Trim | undefined {
-    return seq < this.log.trimFloor ? this.trims.find(({ to }) => to > seq) : undefined;
+    return seq < this.log.trimFloor ? this.shelf.trims.behind(this.slot, seq) : undefined;
   }
 
   /** Live records that are neither leased nor held back. */

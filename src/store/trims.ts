@@ -11,25 +11,33 @@ export interface Trim {
 }
 
 export class Trims {
-  readonly #put: Statement;
-  readonly #of: Statement;
+  readonly #insert: Statement;
+  readonly #behind: Statement;
+  readonly #delete: Statement;
   readonly #deleteUpTo: Statement;
 
   constructor(db: Database, schema: Schema) {
     const table = `${schema}.trims`;
-    this.#put = db.prepare(`REPLACE INTO ${table} (slot, from_seq, to_seq, hops) VALUES (?, ?, ?, ?)`);
-    this.#of = db.prepare(`SELECT from_seq, to_seq, hops FROM ${table} WHERE slot = ? ORDER BY from_seq`);
+    this.#insert = db.prepare(`INSERT INTO ${table} (slot, from_seq, to_seq, hops) VALUES (?, ?, ?, ?)`);
+    this.#behind = db.prepare(
+      `SELECT from_seq, to_seq, hops FROM ${table} WHERE slot = ? AND to_seq > ? ORDER BY to_seq LIMIT 1`,
+    );
+    this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ? AND to_seq = ?`);
     this.#deleteUpTo = db.prepare(`DELETE FROM ${table} WHERE slot = ? AND to_seq <= ?`);
   }
 
-  /** Stores one, in place of one that starts at the same seq. */
-  put(slot: number, { from, to, hops }: Trim): void {
-    this.#put.run(slot, from, to, hops);
+  insert(slot: number, { from, to, hops }: Trim): void {
+    this.#insert.run(slot, from, to, hops);
   }
 
-  of(slot: number): Trim[] {
-    const rows = this.#of.values(slot) as [number, number, number][];
-    return rows.map(([from, to, hops]) => ({ from, to, hops }));
+  /** The first one that ends behind `seq`. */
+  behind(slot: number, seq: number): Trim | undefined {
+    const [row] = this.#behind.values(slot, seq) as [number, number, number][];
+    return row && { from: row[0], to: row[1], hops: row[2] };
+  }
+
+  delete(slot: number, { to }: Trim): void {
+    this.#delete.run(slot, to);
   }
 
   /** Forgets those that end at `seq` or before. */

@@ -11,6 +11,7 @@ import { Reclaimer } from "../../src/engine/reclaim.ts";
 import { RouterSet } from "../../src/engine/routerset.ts";
 import type { Topic } from "../../src/engine/topic.ts";
 import { Store } from "../../src/store/store.ts";
+import type { Trim } from "../../src/store/trims.ts";
 
 /** Topics and what they are, whenever they are created. */
 const TYPES = { a: "log", b: "queue", c: "queue" } as const;
@@ -63,7 +64,7 @@ class Machine implements Disposable {
       const { reclaimed: _, ...log } = topic.log;
       const rows = topic.shelf.records.range(topic.slot, log.earliest - 1, log.head, 1_000_000);
       const records = rows.filter((row) => !topic.isDeleted(row.seq, row.tag));
-      const holes = topic.trims.filter(({ to }) => to > topic.evictFloor);
+      const holes = holesOf(topic);
       return { epoch: topic.epoch, config: topic.config, log, records, holes, queue: queueOf(topic) };
     });
     return { topics, routers: [...this.#routers.all()] };
@@ -80,6 +81,14 @@ class Machine implements Disposable {
 }
 
 /** What is known of the jobs of a queue, also of those that were deleted under their lease. */
+/** Holes that readers are told of. */
+function holesOf(topic: Topic): Trim[] {
+  const holes: Trim[] = [];
+  for (let hole = topic.trimBehind(topic.evictFloor); hole; hole = topic.trimBehind(hole.to))
+    holes.push(hole);
+  return holes;
+}
+
 function queueOf({ jobs, ready, log }: Topic): unknown {
   if (jobs === undefined) return undefined;
   const { inFlight, delayed, leasedUpTo, deadLettered } = jobs;

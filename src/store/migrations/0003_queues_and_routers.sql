@@ -22,7 +22,7 @@ CREATE TABLE trims (
   from_seq INTEGER NOT NULL,
   to_seq INTEGER NOT NULL,
   hops INTEGER NOT NULL,
-  PRIMARY KEY (slot, from_seq)
+  PRIMARY KEY (slot, to_seq)
 ) STRICT, WITHOUT ROWID;
 
 -- What a router does, as JSON, and how far it has come: the last seq of its source that is done with. Of the records
