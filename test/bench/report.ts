@@ -213,7 +213,16 @@ function describeVisibility(all: Visibility[]): string {
 
 function describeForwarding(all: Forwarding[]): string {
   const base = all[0]?.writer.recordsPerSecond ?? Number.NaN;
-  const columns = ["written/s", "of none", "p50 ms", "p99 ms", "copied/s", "behind", "caught up ms"];
+  const columns = [
+    "written/s",
+    "of none",
+    "p50 ms",
+    "p99 ms",
+    "copied/s",
+    "behind",
+    "caught up ms",
+    "µs/record",
+  ];
   return table(
     ["routers", ...columns, "cpu", "load cpu"],
     all.map(({ routers, writer, copies }) => [
@@ -225,6 +234,7 @@ function describeForwarding(all: Forwarding[]): string {
       whole(copies.perSecond),
       whole(copies.behind),
       fraction(copies.caughtUpMs, 0),
+      fraction(copies.serverMicrosPerRecord, 2),
       percent(writer.serverCpuShare),
       generatorShare(writer.generatorCpuShare),
     ]),
