@@ -57,7 +57,6 @@ type SizeRow = [number, string | null, number];
 export class Records {
   readonly #inserts: ReadonlyMap<number, Statement>;
   readonly #plainInserts: ReadonlyMap<number, Statement>;
-  readonly #copyInserts: ReadonlyMap<number, Statement>;
   readonly #range: Statement;
   readonly #sizes: Statement;
   readonly #sizesBack: Statement;
@@ -74,15 +73,12 @@ export class Records {
     const bytes = "octet_length(data) + ifnull(octet_length(meta), 0)";
     const insert = (columns: string, own: number) => (size: number) => {
       const values = Array.from({ length: size }, (_, i) => {
-        const parameters = Array.from({ length: own }, (_, p) => `?${4 + i * own + p}`);
-        return `((?1 << ${SEQ_BITS}) + ?2 + ${i}, ?3, ${parameters})`;
+        const parameters = Array.from({ length: own }, (_, p) => `?${5 + i * own + p}`);
+        return `((?1 << ${SEQ_BITS}) + ?2 + ${i}, ?3, ?4, ${parameters})`;
       });
-      return [size, db.prepare(`INSERT INTO ${table} (id, ts, ${columns}) VALUES ${values}`)] as const;
+      return [size, db.prepare(`INSERT INTO ${table} (id, ts, hops, ${columns}) VALUES ${values}`)] as const;
     };
     this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes", 6)));
-    this.#copyInserts = new Map(
-      INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes, hops", 7)),
-    );
     this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
     this.#range = db.prepare(
       `SELECT ${seq}, ts, checksum, data, tag, node, meta, hops FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
@@ -108,21 +104,27 @@ export class Records {
 
   /** Stores `records` under `firstSeq`, `firstSeq + 1`, … */
   insert(slot: number, firstSeq: number, ts: number, records: readonly StoredRecord[]): void {
-    const isCopy = records.some(({ hops }) => hops !== undefined);
-    const plain =
-      !isCopy && records.every(({ tag, node, meta }) => tag === null && node === null && meta === null);
-    const statements = plain ? this.#plainInserts : isCopy ? this.#copyInserts : this.#inserts;
+    const [first] = records;
+    const hops = first?.hops ?? null;
+    const end = records.findIndex((record) => record.hops !== first?.hops);
+    if (end > 0) {
+      // One statement tells the hops of all its rows.
+      this.insert(slot, firstSeq, ts, records.slice(0, end));
+      this.insert(slot, firstSeq + end, ts, records.slice(end));
+      return;
+    }
+    const plain = records.every(({ tag, node, meta }) => tag === null && node === null && meta === null);
+    const statements = plain ? this.#plainInserts : this.#inserts;
     let done = 0;
     for (const size of INSERT_SIZES) {
       while (records.length - done >= size) {
-        const parameters: (string | number | null)[] = [slot, firstSeq + done, ts];
+        const parameters: (string | number | null)[] = [slot, firstSeq + done, ts, hops];
         for (let i = done; i < done + size; i++) {
           const record = records[i]!;
-          const { data, tag, node, meta, hops = null } = record;
+          const { data, tag, node, meta } = record;
           const sum = checksum(slot, firstSeq + i, ts, data, tag, node, meta, hops);
           if (plain) parameters.push(sum, data);
           else parameters.push(sum, data, tag, node, meta, tag === null ? null : record.bytes);
-          if (isCopy) parameters.push(hops);
         }
         statements.get(size)!.run(...parameters);
         done += size;
