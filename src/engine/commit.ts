@@ -229,15 +229,26 @@ export class Commits {
     const synced = answers.some(needsSync) ? this.#sync(answers.filter(needsSync)) : undefined;
     if (answers.some(({ toSync }) => toSync.settings)) this.#settings = synced;
     this.#events.committed(group);
+    const waiting = Map.groupBy(answers, (answer) => this.#waitOf(answer, synced));
+    for (const answer of waiting.get(undefined) ?? []) answer.give(ms, 0);
     const start = performance.now();
-    for (const answer of answers) {
-      // Whatever an answer tells of a topic is on the device by then, as far as the topic asks for that.
-      const wait = answer.isOfSettings
-        ? this.#settings
-        : (answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined));
-      if (wait === undefined) answer.give(ms, 0);
-      else wait.then(() => answer.give(ms, needsSync(answer) ? performance.now() - start : 0), answer.fail);
+    for (const [wait, those] of waiting) {
+      wait?.then(
+        () => {
+          const fsyncMs = performance.now() - start;
+          for (const answer of those) answer.give(ms, needsSync(answer) ? fsyncMs : 0);
+        },
+        (error) => {
+          for (const answer of those) answer.fail(error);
+        },
+      );
     }
+  }
+
+  /** Whatever an answer tells is on the device by then, as far as settings and its topic ask for that. */
+  #waitOf(answer: Answer, synced: Promise<void> | undefined): Promise<void> | undefined {
+    if (answer.isOfSettings) return this.#settings;
+    return answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined);
   }
 
   /** Counts what a transaction on disk has changed. */

@@ -299,6 +299,25 @@ describe.concurrent("the limit of requests per key", () => {
     expect((await other).status).toBe(200);
     expect((await own.send("GET", "/v0/topics", undefined, as("one"))).status).toBe(200);
   });
+
+  test("01 s7 a claim whose client has left is none: its key has room long before the window ends", async () => {
+    await using own = await startServer({ TOPICS_API_KEYS: "one", TOPICS_MAX_INFLIGHT_PER_KEY: "1" });
+    const state = async () => (await own.send("GET", "/v0/topics/q", undefined, as("one"))).status;
+    await own.send("PUT", "/v0/topics/q", { type: "queue", claim_jitter_ms: 5000 }, as("one"));
+    for (let round = 0; round < 3; round++) {
+      const leaving = new AbortController();
+      const answer = fetch(`${own.url}/v0/topics/q/claim`, {
+        method: "POST",
+        headers: { "content-type": "application/json", ...as("one") },
+        body: JSON.stringify({ node: "leaver" }),
+        signal: leaving.signal,
+      }).catch(() => "aborted");
+      await until(state, (status) => status === 429);
+      leaving.abort();
+      expect(await answer).toBe("aborted");
+      await until(state, (status) => status === 200, 1000);
+    }
+  });
 });
 
 describe.concurrent("a topic that goes away during the window", () => {

@@ -91,7 +91,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   { weight: 5, arbitrary: putRouter },
   { weight: 1, arbitrary: fc.record({ do: one("delete router"), router: routerName }) },
   { weight: 3, arbitrary: fc.record({ do: one("clock") }) },
-  { weight: 1, arbitrary: fc.record({ do: fc.constantFrom("restart" as const, "crash" as const) }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("restart" as const, "crash" as const) }) },
 );
 
 /** Topics with limits and some routers between them, and what happens then. */
