@@ -48,7 +48,7 @@ start() {
   return 1
 }
 
-# check <arguments for Schemathesis>
+# check <arguments for Schemathesis>. Streams have no end, and are left out.
 check() {
   echo "== $*"
   if ! start; then
@@ -56,7 +56,8 @@ check() {
     return
   fi
   (cd "$dir" && "$schemathesis" --config-file "$dir/config.toml" --no-color run \
-    "http://$(cat address)/swagger/json" --max-examples "$examples" --seed "$seed" --checks all "$@") | tee "$dir/output"
+    "http://$(cat address)/swagger/json" --max-examples "$examples" --seed "$seed" --checks all \
+    --exclude-path '/v0/topics/{topic}/work' "$@") | tee "$dir/output"
   local status=${PIPESTATUS[0]}
   local made found
   made=$(grep -oE '[0-9]+ generated' "$dir/output" | tail -1 | grep -oE '[0-9]+')

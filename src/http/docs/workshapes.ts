@@ -6,6 +6,7 @@ import {
   LEASE_MS_MIN,
   NACK_DELAY_MS_MAX,
   NODE_BYTES_MAX,
+  TOPIC_NAME,
 } from "../../contract/limits.ts";
 import { AckPerformance } from "../../contract/performance.ts";
 import {
@@ -68,9 +69,12 @@ answer(JobsClaimed, "JobsClaimed", "The jobs leased.", {
 const held = {
   node: { description: "Who holds them, as it was said when they were leased.", minLength: 1 },
   seqs: { description: "Which jobs.", maxItems: HELD_SEQS_MAX },
-  lease_ids:
-    "One for each of `seqs`, so that a lease that was lost and given out again is not meant. An empty text stands for " +
-    "any; no array, or an empty one, for any of all.",
+  lease_ids: {
+    description:
+      "One for each of `seqs`, so that a lease that was lost and given out again is not meant. An empty text stands " +
+      "for any; no array, or an empty one, for any of all.",
+    items: { type: "string", pattern: "^(?:lease_0*[0-9A-Fa-f]{1,16})?$" },
+  },
 };
 object(Ack, "Ack", "Jobs to finish. Unknown fields are ignored.", held);
 object(Nack, "Nack", "Jobs to give back. Unknown fields are ignored.", {
@@ -125,8 +129,11 @@ const settings = {
     "`exactly_once` stamps each copy's `meta` with where it comes from. Either way a restart neither loses nor repeats a " +
     "copy that is kept on disk.",
 };
+const end = (description: string) => ({ description, pattern: TOPIC_NAME.source });
 object(RouterInput, "RouterInput", "What a router does. What is left out has its default.", {
   ...settings,
+  source: end(settings.source),
+  dest: end(`${settings.dest} Not \`source\`.`),
   preserve_node: { description: settings.preserve_node, default: true },
   preserve_tag: { description: settings.preserve_tag, default: true },
   create_dest: { description: "Whether an absent `dest` is created. It is a log then.", default: true },
