@@ -9,23 +9,15 @@ import {
   NACK_DELAY_MS_MAX,
   NODE_BYTES_MAX,
 } from "../contract/limits.ts";
-import type {
-  Ack,
-  Acked,
-  Claim,
-  Extend,
-  Extended,
-  JobsClaimed,
-  Nack,
-  Nacked,
-  WorkEnded,
-} from "../contract/queues.ts";
+import type { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
 import { canonical } from "./claims.ts";
 import type { Claimant, HeldJobs, JobsHeld, LeasedJob } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { clamp } from "./config.ts";
 import type { Forwarder } from "./forwarder.ts";
+import { encodeJob, ending, frameOf, shuttingDown, type WorkFrame } from "./frames.ts";
 import type { Group } from "./group.ts";
+import { Inbox } from "./inbox.ts";
 import { Line, type Served, type Stream } from "./line.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
@@ -43,12 +35,6 @@ export interface WorkRequest {
   readonly max: number;
   readonly leaseMs: number | undefined;
 }
-
-/** What a stream of work says: jobs as JSON, that it lives, or why it ends. */
-export type WorkFrame =
-  | { readonly event: "job"; readonly id: number; readonly data: string }
-  | { readonly event: "heartbeat" }
-  | { readonly event: "error"; readonly data: WorkEnded };
 
 const LEASE_ID = /^lease_0*([0-9a-fA-F]{1,16})$/;
 
@@ -209,7 +195,6 @@ export class Queues {
         }
         if (jobs === undefined) yield [{ event: "heartbeat" }];
         else {
-          await topic.unsynced;
           yield jobs.map((job) => frameOf(name, job));
           // The client has taken these, so there is room for more of them on the way.
           if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
@@ -247,37 +232,6 @@ export class Queues {
   }
 }
 
-/** Holds what was sent to somebody until it is taken. */
-class Inbox<T> {
-  readonly #ended: AbortSignal;
-  #item: T | undefined;
-  #wake = () => {};
-
-  constructor(ended: AbortSignal) {
-    this.#ended = ended;
-    ended.addEventListener("abort", () => this.#wake());
-  }
-
-  put(item: T): void {
-    this.#item = item;
-    this.#wake();
-  }
-
-  /** What was put in, when there is something; undefined after `timeoutMs`, or when all has ended. */
-  async take(timeoutMs: number): Promise<T | undefined> {
-    if (this.#item === undefined && !this.#ended.aborted) {
-      const { promise, resolve } = Promise.withResolvers<void>();
-      this.#wake = resolve;
-      const timer = setTimeout(resolve, timeoutMs);
-      await promise;
-      clearTimeout(timer);
-    }
-    const item = this.#item;
-    this.#item = undefined;
-    return item;
-  }
-}
-
 const clampLease = (ms: number): number => clamp(ms, LEASE_MS_MIN, LEASE_MS_MAX);
 
 function allowNode(node: string): void {
@@ -311,30 +265,3 @@ const skippedOf = ({ seqs }: Ack, { skipped }: JobsHeld): Acked["skipped"] =>
 
 /** Serializes as the text; https://tc39.es/proposal-json-parse-with-source/ has no type yet. */
 const { rawJSON: rawJson } = JSON as unknown as { rawJSON: (text: string) => bigint };
-
-/** A leased job as JSON: the stored texts under the names of the contract. `first` are members to begin with. */
-function encodeJob({ row, lease, deadline, deliveries }: LeasedJob, first = ""): string {
-  const tag = row.tag === null ? "" : `,"$tag":${row.tag}`;
-  const meta = row.meta === null ? "" : `,"meta":${row.meta}`;
-  return (
-    `{${first}"$seq":${row.seq},"lease_id":"lease_${lease}","deadline":${deadline},"$ts":${row.ts}${tag}` +
-    `,"deliveries":${deliveries},"data":${row.data}${meta}}`
-  );
-}
-
-const frameOf = (topic: string, job: LeasedJob): WorkFrame => ({
-  event: "job",
-  id: job.row.seq,
-  data: encodeJob(job, `"topic":${JSON.stringify(topic)},`),
-});
-
-const ending = (topic: string, error: Error): WorkEnded =>
-  error instanceof ApiError && error.code === "topic_not_found"
-    ? { code: 409, error: "the topic is no longer a queue", topic }
-    : { code: "internal", error: error instanceof ApiError ? error.message : "internal error", topic };
-
-const shuttingDown = (topic: string): WorkEnded => ({
-  code: "server_shutting_down",
-  error: "the server is shutting down; reconnect",
-  topic,
-});

@@ -2,7 +2,8 @@
 import { Elysia } from "elysia";
 import { CLAIM_JOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NODE_BYTES_MAX } from "../contract/limits.ts";
 import { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
-import type { Queues, WorkFrame, WorkRequest } from "../engine/queues.ts";
+import type { WorkFrame } from "../engine/frames.ts";
+import type { Queues, WorkRequest } from "../engine/queues.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";

@@ -6,8 +6,6 @@
  * that is going to end, and what is found on the one that comes after it.
  */
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { closeSync, openSync, rmSync, writeSync } from "node:fs";
-import { join } from "node:path";
 import { EventStream } from "../support/eventstream.ts";
 import {
   absentQueue,
@@ -20,6 +18,7 @@ import {
   seqsOf,
 } from "../support/queue.ts";
 import type { Reply } from "../support/server.ts";
+import { type Disk, obstacle, smallDisk } from "../support/smalldisk.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, column, type Sender, seqs, until } from "../support/topics.ts";
 
@@ -550,62 +549,6 @@ test("04.59 04.60 06 row 6 leases outlast any number of restarts of either kind,
   expect(new Set(tokens).size).toBe(tokens.length);
   for (const token of tokens) expect(token).toMatch(/^lease_[0-9a-f]{1,16}$/);
 });
-
-/** A small file system of its own, which takes the right to mount one. */
-interface Disk extends AsyncDisposable {
-  /** A data directory on the disk, not made yet. */
-  readonly data: string;
-  /** Takes all space that is left. */
-  fill(): void;
-  /** Gives back what `fill` took. */
-  free(): void;
-}
-
-const mount = (path: string, mib: number) =>
-  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${mib}m`, "tmpfs", path]);
-
-const unmount = (path: string) => {
-  const { exitCode, stderr } = Bun.spawnSync(["umount", path]);
-  if (exitCode !== 0) throw new Error(`Cannot unmount ${path}: ${stderr}`);
-};
-
-async function smallDisk(): Promise<Disk> {
-  const dir = await temporaryDirectory();
-  const { exitCode, stderr } = mount(dir.path, 48);
-  if (exitCode !== 0) throw new Error(`Cannot mount: ${stderr}`);
-  const ballast = join(dir.path, "ballast");
-  return {
-    data: join(dir.path, "data"),
-    fill: () => {
-      const file = openSync(ballast, "a");
-      for (const size of [1 << 20, 1 << 12, 1]) writeUntilFull(file, Buffer.alloc(size, 1));
-      closeSync(file);
-    },
-    free: () => rmSync(ballast),
-    [Symbol.asyncDispose]: async () => {
-      unmount(dir.path);
-      await dir[Symbol.asyncDispose]();
-    },
-  };
-}
-
-function writeUntilFull(file: number, chunk: Buffer) {
-  try {
-    while (writeSync(file, chunk) > 0);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOSPC") throw error;
-  }
-}
-
-/** Why these tests cannot run here; undefined if they can. */
-async function obstacle(): Promise<string | undefined> {
-  await using dir = await temporaryDirectory();
-  if (Bun.which("mount") === null) return "there is no mount command";
-  const { exitCode, stderr } = mount(dir.path, 1);
-  if (exitCode !== 0) return `mounting a tmpfs is not permitted: ${stderr.toString().trim()}`;
-  unmount(dir.path);
-  return undefined;
-}
 
 const skipped = await obstacle();
 afterAll(() => {
