@@ -1,18 +1,9 @@
 /** The ends that the server gives to `work` streams: the topic is gone, or the server stops. */
 import { describe, expect, test } from "bun:test";
 import { connect } from "node:http2";
-import { connect as connectSocket } from "node:net";
 import { attempt, EventStream } from "../support/eventstream.ts";
 import { spawnServer } from "../support/spawn.ts";
-import {
-  absentTopic,
-  newTopic,
-  type Sender,
-  sharedServer,
-  type Topic,
-  timed,
-  until,
-} from "../support/topics.ts";
+import { absentTopic, newTopic, type Sender, sharedServer, type Topic, timed } from "../support/topics.ts";
 
 const server = sharedServer();
 
@@ -157,28 +148,5 @@ describe("a server that stops", () => {
     expect((await again.state()).body.queue).toMatchObject({ ready: 1, in_flight: 0 });
     await using next = await work(again, 1, second.url);
     expect((await next.event()).body).toMatchObject({ $seq: 1, data: "a" });
-  }, 20_000);
-
-  test("04 section 10 01.57 cuts off a reader that has stopped reading, and takes its leases back, too", async () => {
-    const JOBS = 12;
-    await using first = await spawnServer();
-    const topic = await queue({ leases_durable: true, lease_ms: 3_600_000 }, first);
-    // More than the buffers on the way can take.
-    for (let n = 0; n < JOBS; n++) await topic.append("x".repeat(1_000_000));
-    const socket = connectSocket(Number(new URL(first.url).port), "127.0.0.1").pause();
-    socket.on("error", () => {});
-    socket.write(`GET ${pathOf(topic, JOBS)} HTTP/1.1\r\nHost: test\r\n\r\n`);
-    await until(
-      async () => (await topic.state()).body.queue.in_flight,
-      (leased) => leased > 0,
-    );
-    const { ms, answer: code } = await timed(() => first.stop());
-    socket.destroy();
-    await using second = await spawnServer({ dir: first.dir });
-
-    expect(code).toBe(0);
-    expect(ms).toBeLessThan(4000);
-    const { body } = await absentTopic(second, topic.name).state();
-    expect(body).toMatchObject({ count: JOBS, queue: { ready: JOBS, in_flight: 0 } });
   }, 20_000);
 });
