@@ -24,22 +24,22 @@ const READ_MAX = 256;
 export function claim(group: Group, { topic: name, claimants, evenly, now }: ClaimJobs): JobsLeased {
   const { topic, jobs } = queueIn(group, name, now);
   const shares = claimants.map((claimant) => new Share(topic, claimant, now));
-  const line = new Line(group, topic, jobs, now);
+  const supply = new Supply(group, topic, jobs, now);
   try {
     let wanted = shares.reduce((sum, { claimant }) => sum + claimant.max, 0);
     for (let open = shares; open.length > 0; open = open.filter((share) => !share.full)) {
       for (const share of open) {
         do {
-          const next = line.take(wanted--);
-          if (next === undefined) return outcome(topic, shares, line.exhausted);
+          const next = supply.take(wanted--);
+          if (next === undefined) return outcome(topic, shares, supply.exhausted);
           jobs.set(next.row.seq, share.lease(next.row, next.job));
         } while (!evenly && !share.full);
       }
     }
-    return outcome(topic, shares, line.exhausted);
+    return outcome(topic, shares, supply.exhausted);
   } catch (error) {
     if (!(error instanceof DamagedRecord)) throw error;
-    if (line.moved > 0 || shares.some(({ jobs }) => jobs.length > 0)) return outcome(topic, shares, true);
+    if (supply.moved > 0 || shares.some(({ jobs }) => jobs.length > 0)) return outcome(topic, shares, true);
     throw new ApiError(
       "internal",
       { topic: name, seq: error.seq },
@@ -90,7 +90,7 @@ export function canonical(hex: string): string {
 }
 
 /** The jobs of a queue in the order in which they are leased. */
-class Line {
+class Supply {
   readonly #group: Group;
   readonly #topic: Topic;
   readonly #jobs: Jobs;
