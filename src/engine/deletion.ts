@@ -21,6 +21,8 @@ export function deleteBefore(group: Group, { topic: name, before, now }: DeleteB
   expire(group, topic, now);
   const { log } = topic;
   const last = Math.min(before, log.head + 1) - 1;
+  // Also of jobs whose records have been lost.
+  topic.jobs?.dropUpTo(last);
   if (last < log.earliest) return removal(topic, 0);
   const removed = tallyUpTo(topic, last);
   removeUpTo(topic, last, removed);

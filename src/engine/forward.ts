@@ -83,7 +83,8 @@ function copyNext(
   // What was deleted is passed over, also where its row is still there.
   const after = Math.min(last, Math.max(position, source.log.earliest - 1));
   const room = new Room(group, dest);
-  const found = readNext(source, after, last, router.filter ? STEP_RECORDS : room.records);
+  const wanted = router.filter ? STEP_RECORDS : Math.max(room.records, STEP_RECORDS_MIN);
+  const found = readNext(source, after, last, Math.min(wanted, STEP_RECORDS));
   if (found === undefined) {
     // What is damaged cannot be copied, and must not keep the rest back for ever.
     leaveHole(group, dest, 1, 1);
@@ -111,13 +112,14 @@ function copyNext(
   return { blocked };
 }
 
-/** About as many of the next records as there is room for. Undefined if the very next one is damaged. */
-function readNext(source: Topic, after: number, last: number, room: number): SoundRows | undefined {
+/** The next records, up to the first one that is damaged. Undefined if that is the very next. */
+function readNext(source: Topic, after: number, last: number, limit: number): SoundRows | undefined {
   try {
-    const limit = Math.min(STEP_RECORDS, Math.max(room, STEP_RECORDS_MIN));
     return readSoundRows(source, after, last, rowsWithin(source, after, last, limit));
   } catch (error) {
-    if (error instanceof DamagedRecord || isCorruption(error)) return undefined;
+    // What is corrupt does not say where, so one record at a time tells.
+    if (isCorruption(error)) return limit > 1 ? readNext(source, after, last, 1) : undefined;
+    if (error instanceof DamagedRecord) return undefined;
     throw error;
   }
 }

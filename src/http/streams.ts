@@ -17,14 +17,10 @@ const headers = {
 
 const utf8 = new TextEncoder();
 
-/** So long clients have to take the last words. */
-const LAST_WORDS_MS = 1000;
-
 export class Streams {
   readonly #limits: StreamLimits;
   readonly #shutdown = new AbortController();
-  /** How to break off each stream that is open. */
-  readonly #open = new Set<() => void>();
+  #count = 0;
 
   constructor(limits: StreamLimits) {
     this.#limits = limits;
@@ -32,7 +28,7 @@ export class Streams {
 
   /** Streams that are open. */
   get count(): number {
-    return this.#open.size;
+    return this.#count;
   }
 
   /** Aborted when all streams must end. */
@@ -40,12 +36,9 @@ export class Streams {
     return this.#shutdown.signal;
   }
 
-  /** All streams say their last words and end. Those that nobody reads are broken off. */
+  /** All streams say their last words and end. */
   end(): void {
     this.#shutdown.abort();
-    setTimeout(() => {
-      for (const cut of this.#open) cut();
-    }, LAST_WORDS_MS).unref();
   }
 
   /**
@@ -62,9 +55,14 @@ export class Streams {
     this.#allow(caller, admitted);
     const left = new AbortController();
     const texts = source(left.signal);
-    let cut = () => {};
+    let isOpen = true;
+    this.#count++;
+    caller.usage.streams++;
     const close = () => {
-      if (this.#open.delete(cut)) caller.usage.streams--;
+      if (!isOpen) return;
+      isOpen = false;
+      this.#count--;
+      caller.usage.streams--;
       request.signal.removeEventListener("abort", leave);
     };
     const leave = () => {
@@ -73,15 +71,8 @@ export class Streams {
       texts.return(undefined).catch(() => {});
       close();
     };
-    const start = (controller: ReadableStreamDefaultController<Uint8Array>) => {
-      cut = () => {
-        leave();
-        controller.error();
-      };
-      this.#open.add(cut);
-      caller.usage.streams++;
-      request.signal.addEventListener("abort", leave);
-    };
+    if (request.signal.aborted) leave();
+    else request.signal.addEventListener("abort", leave);
     const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
       const { value, done } = await texts.next().catch((error) => {
         close();
@@ -94,7 +85,7 @@ export class Streams {
         controller.close();
       }
     };
-    return new Response(new ReadableStream({ start, pull, cancel: leave }), { headers });
+    return new Response(new ReadableStream({ pull, cancel: leave }), { headers });
   }
 
   #allow({ usage }: Caller, hasKey: boolean): void {

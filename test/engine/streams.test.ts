@@ -1,0 +1,89 @@
+/** What a stream of events leaves behind however it ends: nothing. */
+import { describe, expect, test } from "bun:test";
+import { ApiError } from "../../src/contract/errors.ts";
+import { begin } from "../../src/http/call.ts";
+import { Caller } from "../../src/http/keys.ts";
+import { Streams } from "../../src/http/streams.ts";
+import { turns } from "./setup.ts";
+
+type Source = (left: AbortSignal) => AsyncGenerator<string>;
+
+/** A stream over `source`, where there is room for one. */
+function opened(source: Source, signal?: AbortSignal) {
+  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0 });
+  const request = new Request("http://test/v0/topics/q/work", signal ? { signal } : {});
+  const caller = new Caller([], [], { requests: 0, bodyBytes: 0, streams: 0 });
+  begin(request).caller = caller;
+  const open = () => streams.open(request, () => {}, source);
+  /** Streams that are open: of all, and of the caller. */
+  const held = () => [streams.count, caller.usage.streams];
+  return { response: open(), open, held };
+}
+
+async function* silent(left: AbortSignal): AsyncGenerator<string> {
+  yield "first";
+  await new Promise((resolve) => left.addEventListener("abort", resolve));
+}
+
+describe("a stream", () => {
+  test("keeps its place while it is open, and no other one is let in", () => {
+    const { open, held } = opened(silent);
+    expect(open).toThrow(ApiError);
+    expect(held()).toEqual([1, 1]);
+  });
+
+  const failing: [string, Source][] = [
+    [
+      "at once",
+      // biome-ignore lint/correctness/useYield: it never comes to that.
+      async function* () {
+        throw new Error("gone");
+      },
+    ],
+    [
+      "behind its first text",
+      async function* () {
+        yield "first";
+        throw new Error("gone");
+      },
+    ],
+  ];
+
+  test.each(failing)("whose source throws %s breaks off and frees its place", async (_, source) => {
+    const { response, open, held } = opened(source);
+    const text = await response.text().catch(String);
+
+    expect(text).toContain("gone");
+    expect(held()).toEqual([0, 0]);
+    expect(open().status).toBe(200);
+  });
+
+  test("that ends in order frees its place", async () => {
+    const { response, held } = opened(async function* () {
+      yield "first";
+      yield "last";
+    });
+    expect(await response.text()).toBe("firstlast");
+    expect(held()).toEqual([0, 0]);
+  });
+
+  test("whose client leaves tells its source and frees its place, once", async () => {
+    const leaving = new AbortController();
+    let told = false;
+    const { response, held } = opened(async function* (left) {
+      try {
+        yield* silent(left);
+      } finally {
+        told = left.aborted;
+      }
+    }, leaving.signal);
+    const reader = response.body!.getReader();
+    await reader.read();
+    leaving.abort();
+    await reader.cancel();
+    await turns();
+
+    expect(held()).toEqual([0, 0]);
+    expect(told).toBe(true);
+  });
+});
