@@ -31,6 +31,8 @@ export class Forwarder implements Disposable {
   #turn: Timer | undefined;
   /** The steps that are under way, by router. */
   readonly #steps = new Map<string, Promise<void>>();
+  /** Those of them that have something to do behind it. */
+  readonly #again = new Set<string>();
   /** Routers that are held up: who has waited longest is first. */
   readonly #heldUp = new Set<string>();
   #retry: Timer | undefined;
@@ -70,8 +72,14 @@ export class Forwarder implements Disposable {
   }
 
   #want(name: string): void {
-    this.#wanted.add(name);
-    if (!this.#closed) this.#turn ??= setImmediate(() => this.#begin()) as unknown as Timer;
+    if (this.#steps.has(name)) this.#again.add(name);
+    else this.#wanted.add(name);
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (this.#closed || this.#wanted.size === 0) return;
+    this.#turn ??= setImmediate(() => this.#begin()) as unknown as Timer;
   }
 
   /** Begins steps of those that have waited longest. */
@@ -84,8 +92,7 @@ export class Forwarder implements Disposable {
       if (this.#isBehind(name, this.#shown(name))) this.#step(name);
       else this.#wantLater(name);
     }
-    if (this.#wanted.size > 0 && this.#steps.size < STEPS_MAX)
-      this.#want(this.#wanted.values().next().value!);
+    if (this.#steps.size < STEPS_MAX) this.#schedule();
   }
 
   /** What a source does not show yet is forwarded when it does. */
@@ -100,7 +107,8 @@ export class Forwarder implements Disposable {
     if (running) return running;
     const step = this.#take(name).finally(() => {
       this.#steps.delete(name);
-      if (!this.#heldUp.has(name) || this.#wanted.size > 0) this.#want(name);
+      if (this.#again.delete(name) || !this.#heldUp.has(name)) this.#want(name);
+      else this.#schedule();
     });
     this.#steps.set(name, step);
     return step;

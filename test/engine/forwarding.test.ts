@@ -212,6 +212,28 @@ describe("a destination that is full", () => {
   });
 });
 
+describe("two hundred destinations that are full", () => {
+  test("are not asked over and over", async () => {
+    using open = new TestEngine();
+    const { engine, store } = open;
+    const names = Array.from({ length: 200 }, (_, i) => `r${i}`);
+    for (const name of names) {
+      await engine.topics.put(`to-${name}`, { discard: "reject", cap_records: 1 });
+      await route(engine, name, "s", `to-${name}`);
+    }
+    await append(engine, "s", records(3));
+    for (const name of names) await eventually(async () => (await forwarded(engine, name)) === 1);
+    const transaction = store.transaction.bind(store);
+    let transactions = 0;
+    store.transaction = (work) => {
+      transactions++;
+      return transaction(work);
+    };
+    for (let i = 0; i < 300; i++) await new Promise((next) => setImmediate(next));
+    expect(transactions).toBeLessThan(30);
+  });
+});
+
 describe("a disk that is full", () => {
   test("refuses no write to a source in memory, also one that takes away what was not copied", async () => {
     using open = new TestEngine();
