@@ -1,5 +1,5 @@
 /** The HTTP application: every route, and what holds for all of them. */
-import { Elysia } from "elysia";
+import { type AnyElysia, Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
 import type { Engine } from "../engine/engine.ts";
 import type { Admission } from "./admission.ts";
@@ -7,6 +7,7 @@ import { begin } from "./call.ts";
 import { acceptsGzip, compressed } from "./compression.ts";
 import { crossOrigin } from "./cors.ts";
 import { documentationRoutes } from "./docs/document.ts";
+import { hidden } from "./docs/operation.ts";
 import { errorReply } from "./errors.ts";
 import { healthRoutes } from "./health.ts";
 import { Metrics, metricsRoutes } from "./metrics.ts";
@@ -71,7 +72,15 @@ export function createApp({ engine, admission, streams, corsOrigins, tls, unexpe
     .use(recordRoutes(engine.log, engine.topics, admission))
     .use(queueRoutes(engine.queues, admission, streams))
     .use(routerRoutes(engine.routers, admission));
-  return app.use(documentationRoutes(app.routes));
+  return withHeads(app.use(documentationRoutes(app.routes)));
+}
+
+/** `HEAD` wherever `GET` is: the same for whoever may do that, without a body. */
+function withHeads<App extends AnyElysia>(app: App): App {
+  for (const { method, path, handler, hooks } of [...app.routes]) {
+    if (method === "GET") app.head(path, handler as () => Response, { ...hooks, detail: hidden });
+  }
+  return app;
 }
 
 /** Counts a request from its arrival until its answer is ready, whatever that is. */

@@ -4,7 +4,7 @@ import { version } from "../../package.json";
 import { Health, Ready } from "../contract/probes.ts";
 import type { Topics } from "../engine/topics.ts";
 import * as examples from "./docs/examples.ts";
-import { hidden, operation } from "./docs/operation.ts";
+import { operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 
 export function healthRoutes(topics: Topics, uptimeMs: () => number) {
@@ -32,7 +32,6 @@ export function healthRoutes(topics: Topics, uptimeMs: () => number) {
         replies: { 200: { description: "It does.", schema: Health, examples: examples.health } },
       }),
     );
-    app.head(path, health, { detail: hidden });
   }
   for (const [path, id] of [
     ["/v0/ready", "ready"],
@@ -49,7 +48,6 @@ export function healthRoutes(topics: Topics, uptimeMs: () => number) {
         replies: { 200: { description: "It does.", schema: Ready, examples: examples.ready } },
       }),
     );
-    app.head(path, ready, { detail: hidden });
   }
   return app;
 }

@@ -7,7 +7,7 @@ import type { TopicFigures } from "../engine/figures.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import * as examples from "./docs/examples.ts";
-import { hidden, media, operation } from "./docs/operation.ts";
+import { media, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { type Observed, registryOf } from "./series.ts";
 import type { Streams } from "./streams.ts";
@@ -63,30 +63,27 @@ export function metricsRoutes(metrics: Metrics) {
       return reply(request, await metrics.json());
     return new Response(await metrics.text(), { headers: { "content-type": "text/plain; version=0.0.4" } });
   };
-  return new Elysia({ name: "metrics" })
-    .use(access)
-    .get(
-      "/v0/metrics",
-      answer,
-      operation({
-        id: "metrics",
-        tag: "Probes",
-        scope: "read",
-        summary: "Metrics",
-        description:
-          "For Prometheus as text, and as JSON if the `Accept` header names `application/json`. " +
-          `The text has series of their own for the first ${METRICS_TOPICS_MAX} topics by name.`,
-        replies: {
-          200: {
-            description: "The figures of this moment.",
-            schema: ServerFigures,
-            examples: examples.figures,
-            otherwise: { "text/plain; version=0.0.4": media({ type: "string" }, examples.exposition) },
-          },
+  return new Elysia({ name: "metrics" }).use(access).get(
+    "/v0/metrics",
+    answer,
+    operation({
+      id: "metrics",
+      tag: "Probes",
+      scope: "read",
+      summary: "Metrics",
+      description:
+        "For Prometheus as text, and as JSON if the `Accept` header names `application/json`. " +
+        `The text has series of their own for the first ${METRICS_TOPICS_MAX} topics by name.`,
+      replies: {
+        200: {
+          description: "The figures of this moment.",
+          schema: ServerFigures,
+          examples: examples.figures,
+          otherwise: { "text/plain; version=0.0.4": media({ type: "string" }, examples.exposition) },
         },
-      }),
-    )
-    .head("/v0/metrics", answer, { scope: "read", detail: hidden });
+      },
+    }),
+  );
 }
 
 function toJson({ census, commits, store, ...other }: Observed): ServerFigures {

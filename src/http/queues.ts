@@ -8,7 +8,7 @@ import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import * as examples from "./docs/examples.ts";
-import { anyTopic, hidden, media, operation } from "./docs/operation.ts";
+import { anyTopic, media, operation } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
 import { event, heartbeat, opening } from "./sse.ts";
 import type { Streams } from "./streams.ts";
@@ -175,8 +175,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
         },
         failures: ["not_acceptable", ...ofQueue],
       }),
-    )
-    .head("/v0/topics/:topic/work", work, { scope: ["read", "write"], detail: hidden });
+    );
 }
 
 function workRequest(query: Query): WorkRequest {

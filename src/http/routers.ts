@@ -9,7 +9,7 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyRouter, hidden, integer, newRouter, operation, text } from "./docs/operation.ts";
+import { anyRouter, integer, newRouter, operation, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -66,7 +66,6 @@ export function routerRoutes(routers: Routers, admission: Admission) {
         failures: ["invalid_request"],
       }),
     )
-    .head("/v0/routers", list, { scope: "read", detail: hidden })
     .get(
       "/v0/routers/:router",
       state,
@@ -81,7 +80,6 @@ export function routerRoutes(routers: Routers, admission: Admission) {
         failures: ["router_not_found"],
       }),
     )
-    .head("/v0/routers/:router", state, { scope: "read", detail: hidden })
     .put(
       "/v0/routers/:router",
       async ({ request }) => {

@@ -8,7 +8,7 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyTopic, flag, hidden, integer, newTopic, operation, text } from "./docs/operation.ts";
+import { anyTopic, flag, integer, newTopic, operation, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -62,7 +62,6 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         failures: ["invalid_request"],
       }),
     )
-    .head("/v0/topics", list, { scope: "read", detail: hidden })
     .get(
       "/v0/topics/:topic",
       state,
@@ -77,7 +76,6 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         failures: ["topic_not_found"],
       }),
     )
-    .head("/v0/topics/:topic", state, { scope: "read", detail: hidden })
     .put(
       "/v0/topics/:topic",
       async ({ request }) => {

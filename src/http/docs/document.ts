@@ -79,8 +79,7 @@ export function documentationRoutes(documented: readonly Route[]) {
   const app = new Elysia({ name: "documentation" });
   const read = () => generated(documented);
   for (const asset of [...assets, { path: DOCUMENT, type: "application/json", read }]) {
-    const answer = server(asset);
-    app.get(asset.path, answer, { detail: hidden }).head(asset.path, answer, { detail: hidden });
+    app.get(asset.path, server(asset), { detail: hidden });
   }
   return app;
 }
