@@ -139,6 +139,8 @@ export interface DeleteRouter {
 export interface Forward {
   readonly kind: "forward";
   readonly router: string;
+  /** The instance of the source that is meant; null is whichever there is. */
+  readonly epoch: number | null;
   readonly upTo: number;
   readonly now: number;
 }

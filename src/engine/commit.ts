@@ -81,6 +81,8 @@ export interface CommitEvents {
   readonly closing: (group: Group) => void;
   /** After each commit. */
   readonly committed: (group: Group) => void;
+  /** After each transaction that failed. */
+  readonly undone: (group: Group) => void;
   /** A transaction failed. `broken`: the medium did, and nothing will be acknowledged any more. */
   readonly failed: (error: unknown, broken: boolean) => void;
 }
@@ -247,8 +249,10 @@ export class Commits {
 
   /** Whatever an answer tells is on the device by then, as far as settings and its topic ask for that. */
   #waitOf(answer: Answer, synced: Promise<void> | undefined): Promise<void> | undefined {
-    if (answer.isOfSettings) return this.#settings;
-    return answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined);
+    const own = answer.topic?.unsynced ?? (needsSync(answer) ? synced : undefined);
+    const settings = answer.isOfSettings ? this.#settings : undefined;
+    if (own === undefined || settings === undefined || own === settings) return own ?? settings;
+    return Promise.all([own, settings]).then(() => {});
   }
 
   /** Counts what a transaction on disk has changed. */
@@ -331,6 +335,7 @@ export class Commits {
       group.undo();
       this.#broken = isIoError(error);
       this.#events.failed(error, this.#broken);
+      this.#events.undone(group);
       return { error };
     }
   }

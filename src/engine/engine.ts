@@ -54,6 +54,7 @@ export class Engine implements Disposable {
         this.queues.committed(group);
         ring(bell, group);
       },
+      undone: (group) => this.queues.undone(group),
       failed,
     });
     this.#now = now;

@@ -22,12 +22,14 @@ const STEP_RECORDS = 1000;
 /** So many at least, also where there is room for none: the next ones may be passed over. */
 const STEP_RECORDS_MIN = 16;
 
-export function forward(group: Group, { router: name, upTo, now }: Forward): Outcomes["forward"] {
+export function forward(group: Group, { router: name, epoch, upTo, now }: Forward): Outcomes["forward"] {
   const router = group.routers.get(name);
   const source = router && group.find(router.source);
   const dest = router && group.find(router.dest);
   if (router === undefined) return { blocked: false };
   if (!source || !dest || source.damaged || dest.damaged) return { blocked: true };
+  // The router or its source has been replaced: `upTo` says nothing of what there is now.
+  if (epoch !== null && epoch !== source.epoch) return { blocked: false };
   expire(group, source, now);
   expire(group, dest, now);
   // Losing records may have moved the router.

@@ -90,7 +90,10 @@ export class Forwarder implements Disposable {
       if (this.#steps.size >= STEPS_MAX || looks-- === 0) break;
       this.#wanted.delete(name);
       if (this.#isBehind(name, this.#shown(name))) this.#step(name);
-      else this.#wantLater(name);
+      else {
+        this.#heldUp.delete(name);
+        this.#wantLater(name);
+      }
     }
     if (this.#steps.size < STEPS_MAX) this.#schedule();
   }
@@ -116,15 +119,11 @@ export class Forwarder implements Disposable {
 
   async #take(name: string): Promise<void> {
     const before = this.#routers.get(name);
-    const upTo = this.#shown(name);
+    const source = this.#sourceOf(name);
+    const step = { epoch: source?.epoch ?? null, upTo: source?.shownHead ?? 0, now: this.#now() };
     let isBlocked = true;
     try {
-      const { outcome } = await this.#commits.submit({
-        kind: "forward",
-        router: name,
-        upTo,
-        now: this.#now(),
-      });
+      const { outcome } = await this.#commits.submit({ kind: "forward", router: name, ...step });
       isBlocked = outcome.blocked;
     } catch {
       // Whoever runs the server has been told by the commit that failed.
@@ -137,7 +136,11 @@ export class Forwarder implements Disposable {
 
   #holdUp(name: string): void {
     this.#heldUp.add(name);
-    if (this.#closed) return;
+    this.#arm();
+  }
+
+  #arm(): void {
+    if (this.#closed || this.#heldUp.size === 0) return;
     this.#retry ??= setTimeout(() => {
       this.#retry = undefined;
       const names = [...this.#heldUp].slice(0, RETRIED_MAX);
@@ -147,6 +150,7 @@ export class Forwarder implements Disposable {
         this.#heldUp.add(held);
         this.#want(held);
       }
+      this.#arm();
     }, RETRY_MS);
   }
 
@@ -183,9 +187,10 @@ export class Forwarder implements Disposable {
       moved = false;
       for (const router of [...this.#routers.all()]) {
         const { name } = router;
-        const upTo = this.#sourceOf(name)?.log.head ?? 0;
-        if (!this.#isBehind(name, upTo)) continue;
-        this.#commits.carryOut({ kind: "forward", router: name, upTo, now: this.#now() });
+        const source = this.#sourceOf(name);
+        const step = { epoch: source?.epoch ?? null, upTo: source?.log.head ?? 0, now: this.#now() };
+        if (!this.#isBehind(name, step.upTo)) continue;
+        this.#commits.carryOut({ kind: "forward", router: name, ...step });
         moved ||= this.#routers.get(name) !== router;
       }
     }

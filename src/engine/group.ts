@@ -168,6 +168,8 @@ export class Group {
     this.store.topics.count(topic.config, -1);
     this.store.topics.count(config, 1);
     const keptLeases = keepsLeases(topic.config);
+    // What was shown so far is shown also while the change is on its way to the device.
+    if (topic.config.durability !== "fsync") topic.syncedHead = this.#touched.get(topic)!.state.log.head;
     topic.config = config;
     if (topic.jobs) this.#saveDeadLettered(topic, topic.jobs);
     this.#settingsChanged = true;

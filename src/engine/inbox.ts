@@ -6,7 +6,14 @@ export class Inbox<T> {
 
   constructor(ended: AbortSignal) {
     this.#ended = ended;
-    ended.addEventListener("abort", () => this.#wake());
+    ended.addEventListener("abort", this.#end);
+  }
+
+  readonly #end = (): void => this.#wake();
+
+  /** Nobody waits any more. A signal that somebody listens to would stay with the one that it follows. */
+  close(): void {
+    this.#ended.removeEventListener("abort", this.#end);
   }
 
   put(item: T): void {

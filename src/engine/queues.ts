@@ -59,12 +59,19 @@ export class Queues {
       this.#lines.get(topic)?.end();
       this.#lines.delete(topic);
     }
-    for (const topic of group.changed) {
-      const freed = topic.jobs?.takeFreed() ?? [];
-      const line = this.#lines.get(topic);
-      line?.freed(freed);
-      line?.check();
-    }
+    for (const topic of group.changed) this.#look(topic);
+  }
+
+  /** What a group has done was undone, but not what time had done before. */
+  undone(group: Group): void {
+    for (const topic of group.touched) this.#look(topic);
+  }
+
+  #look(topic: Topic): void {
+    const freed = topic.jobs?.takeFreed() ?? [];
+    const line = this.#lines.get(topic);
+    line?.freed(freed);
+    line?.check();
   }
 
   /** Leases jobs. `signal` says when the client has left. Throws `topic_not_found`, `not_a_queue`, `invalid_request`. */
@@ -203,6 +210,7 @@ export class Queues {
       }
       if (!left.aborted) yield [{ event: "error", data: shuttingDown(name) }];
     } finally {
+      inbox.close();
       line.leave(stream);
       this.#release(topic, id);
       this.#close(topic);

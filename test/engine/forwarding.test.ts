@@ -212,6 +212,66 @@ describe("a destination that is full", () => {
   });
 });
 
+describe("a source whose records are not safe yet", () => {
+  test("is not copied by a router that is made again while a step is under way", async () => {
+    using open = new TestEngine();
+    const { engine, store } = open;
+    for (const topic of ["a", "b", "d"]) await engine.topics.put(topic, {});
+    await engine.topics.put("c", { durability: "fsync" });
+    await append(engine, "a", records(10));
+    await route(engine, "r", "a", "b");
+    await turns();
+    const syncs = new HeldSyncs(store);
+    append(engine, "a", records(1)).then(() => {
+      // The step for this record begins in the same turn.
+      engine.routers.delete("r");
+      route(engine, "r", "c", "d");
+      append(engine, "c", records(1));
+    });
+    await turns(50);
+    const copies = (await diff(engine, "d")).seqs;
+    while (syncs.count > 0) syncs.finish();
+
+    expect(copies).toEqual([]);
+  });
+
+  test("shows what it showed before while it becomes fsync", async () => {
+    using open = new TestEngine();
+    const { engine, store } = open;
+    await append(engine, "d", records(1), { discard: "reject", cap_records: 1 });
+    await engine.topics.put("s", {});
+    await route(engine, "r", "s", "d");
+    await append(engine, "s", numbered(3));
+    await turns();
+    const syncs = new HeldSyncs(store);
+    const put = engine.topics.put("s", { durability: "fsync" });
+    await turns();
+    await engine.log.delete("d", { before_seq: 2 });
+    const copies = (await diff(engine, "d")).seqs;
+    while (syncs.count > 0) syncs.finish();
+    await put;
+
+    expect(copies).toEqual([2]);
+  });
+});
+
+test("routers that are held up go on when there is room, also behind many that were deleted meanwhile", async () => {
+  using open = new TestEngine(new Store(), 6200);
+  const { engine } = open;
+  const large = (bytes: number) => records(1, null, JSON.stringify("x".repeat(bytes - 2)));
+  for (const topic of ["s", "gone"]) await engine.topics.put(topic, {});
+  await append(engine, "filler", large(3000));
+  for (let i = 0; i < 100; i++) await route(engine, `x${i}`, "gone", `to-x${i}`);
+  for (let i = 0; i < 3; i++) await route(engine, `r${i}`, "s", `to-r${i}`);
+  await Promise.all([append(engine, "gone", large(700)), append(engine, "s", large(700))]);
+  await turns(200);
+  await Promise.all([engine.topics.delete("gone", false), append(engine, "filler", large(1100))]);
+  await turns(200);
+  await engine.topics.delete("filler", false);
+
+  for (let i = 0; i < 3; i++) await eventually(async () => (await forwarded(engine, `r${i}`)) === 1);
+});
+
 describe("two hundred destinations that are full", () => {
   test("are not asked over and over", async () => {
     using open = new TestEngine();

@@ -134,6 +134,22 @@ describe("a claim that fails", () => {
   });
 });
 
+test("a stream without room gets the job whose lease has ended, though the commit that noticed it failed", async () => {
+  using open = new TestEngine();
+  const { engine, store } = open;
+  await engine.topics.put("q", { type: "queue", lease_ms: 200 });
+  await append(engine, "q", records(1));
+  using worker = new Worker(engine, "q", 1);
+  await reached(() => worker.jobs.length, 1);
+  // Nobody else runs before the lease is over, so the ack comes first.
+  for (const end = performance.now() + 250; performance.now() < end; );
+  failTransaction(store);
+  const ack = engine.queues.ack("q", { node: "other", seqs: [99] });
+
+  await expect(ack).rejects.toThrow();
+  await reached(() => worker.jobs.length >= 2, true);
+});
+
 describe("a heartbeat", () => {
   const { setTimeout } = globalThis;
   afterEach(() => {

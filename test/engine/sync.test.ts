@@ -22,6 +22,20 @@ async function write({ engine }: TestEngine) {
 }
 
 describe("a write to an fsync topic", () => {
+  test("is not told by a delete that it keeps from happening", async () => {
+    using opened = await heldOpen();
+    const { engine, syncs } = opened;
+    const appended = append(engine, "synced", records(1, "new"));
+    const deleted = engine.topics.delete("synced", true).catch((error) => error);
+    await turns();
+    const before = Bun.peek.status(deleted);
+    while (syncs.count > 0) syncs.finish();
+    await promptly(appended);
+
+    expect(before).toBe("pending");
+    expect(await promptly(deleted)).toMatchObject({ code: "topic_not_empty" });
+  });
+
   test("is not shown or answered before it is on the device", async () => {
     using opened = await heldOpen();
     const { syncs } = opened;

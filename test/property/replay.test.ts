@@ -31,6 +31,7 @@ class Machine implements Disposable {
     this.#commits = new Commits(this.#store, this.#catalog, this.#routers, limits, {
       closing: (group) => reclaims && this.#reclaimer.closing(group),
       committed: (group) => reclaims && this.#reclaimer.committed(group),
+      undone: () => {},
       failed: (error) => {
         throw error;
       },
@@ -168,7 +169,13 @@ const routerCommand: fc.Arbitrary<Command> = fc.oneof(
   fc.record({ kind: fc.constant("put_router" as const), router, settings, createDest: fc.boolean() }),
   {
     weight: 3,
-    arbitrary: fc.record({ kind: fc.constant("forward" as const), router, upTo: fc.nat(40), now }),
+    arbitrary: fc.record({
+      kind: fc.constant("forward" as const),
+      router,
+      epoch: fc.constant(null),
+      upTo: fc.nat(40),
+      now,
+    }),
   },
   fc.record({ kind: fc.constant("delete_router" as const), router }),
 );
