@@ -45,28 +45,23 @@ export type Nack = Static<typeof Nack>;
 export const Extend = Type.Object({ ...held, lease_ms: Clamped });
 export type Extend = Static<typeof Extend>;
 
-export const Acked = Type.Object({
-  topic: Type.String(),
-  acked: Type.Integer(),
+/** What was not held, and the queue after it. */
+const left = {
   skipped: Type.Array(AnySeq),
   ready: Type.Integer(),
   in_flight: Type.Integer(),
-});
+};
+
+export const Acked = Type.Object({ topic: Type.String(), acked: Type.Integer(), ...left });
 export type Acked = Static<typeof Acked>;
 
-export const Nacked = Type.Object({
-  topic: Type.String(),
-  nacked: Type.Integer(),
-  skipped: Type.Array(AnySeq),
-  ready: Type.Integer(),
-  in_flight: Type.Integer(),
-});
+export const Nacked = Type.Object({ topic: Type.String(), nacked: Type.Integer(), ...left });
 export type Nacked = Static<typeof Nacked>;
 
 export const Extended = Type.Object({
   topic: Type.String(),
   extended: Type.Integer(),
-  skipped: Type.Array(AnySeq),
+  skipped: left.skipped,
   /** By seq. */
   deadlines: Type.Record(Type.String(), Type.Integer()),
 });

@@ -1,6 +1,6 @@
 /** Records on the wire: writing, reading, deleting. */
 import { type Static, Type } from "@sinclair/typebox";
-import { Clamped, Nullable, OptionalNullable, Position, RawJson, Small } from "./schema.ts";
+import { Clamped, Nullable, OneOf, OptionalNullable, Position, RawJson, Small } from "./schema.ts";
 import { TopicConfigInput } from "./topics.ts";
 
 export const RecordInput = Type.Object({
@@ -80,11 +80,12 @@ export const DiffPage = Type.Object({
 });
 export type DiffPage = Static<typeof DiffPage>;
 
+/** A filter without shorthand, as it is answered. */
+export const FullTagFilter = Type.Tuple([Type.Literal("tag"), OneOf("Eq", "Glob"), Type.String()]);
+export type FullTagFilter = Static<typeof FullTagFilter>;
+
 /** Selects records by tag: `["tag","Eq",s]`, `["tag","Glob","prefix*"]`, or the string shorthand of either. */
-export const TagFilter = Type.Union([
-  Type.String(),
-  Type.Tuple([Type.Literal("tag"), Type.Union([Type.Literal("Eq"), Type.Literal("Glob")]), Type.String()]),
-]);
+export const TagFilter = Type.Union([Type.String(), FullTagFilter]);
 export type TagFilter = Static<typeof TagFilter>;
 
 export const DeleteRecords = Type.Object({

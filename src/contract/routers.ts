@@ -1,6 +1,6 @@
 /** Routers on the wire: definition, state, lists. */
 import { type Static, Type } from "@sinclair/typebox";
-import { TagFilter } from "./records.ts";
+import { FullTagFilter, TagFilter } from "./records.ts";
 import { Nullable, OneOf, OptionalNullable } from "./schema.ts";
 
 /** What a restart may do to copies: `at_least_once` may repeat some, `exactly_once` stamps them and repeats none. */
@@ -19,10 +19,6 @@ export const RouterInput = Type.Object({
   guarantee: Type.Optional(Guarantee),
 });
 export type RouterInput = Static<typeof RouterInput>;
-
-/** A filter as answered: always in full. */
-export const FullTagFilter = Type.Tuple([Type.Literal("tag"), OneOf("Eq", "Glob"), Type.String()]);
-export type FullTagFilter = Static<typeof FullTagFilter>;
 
 /** What a router does: every field present. */
 export const RouterSettings = Type.Object({

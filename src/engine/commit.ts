@@ -265,11 +265,10 @@ export class Commits {
 
   /** Carries out one command. */
   #apply(group: Group, { command, bytes, resolve, reject }: Pending): Answer {
-    const name = topicOf(command);
     group.begin();
     try {
       const outcome = apply(group, command);
-      const topic = name === undefined ? undefined : this.#catalog.loaded(name);
+      const topic = this.#topicOf(command);
       const give = (appendMs: number, fsyncMs: number) =>
         resolve({ outcome, ...charge(topic, appendMs, fsyncMs) });
       const isKnown = outcome !== null && "deduped" in outcome && outcome.deduped;
@@ -279,11 +278,10 @@ export class Commits {
       return { toSync, brings, topic, isOfSettings, give, fail: reject };
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      const topic = name === undefined ? undefined : this.#catalog.loaded(name);
       return {
         toSync: group.toSync,
         brings: undefined,
-        topic,
+        topic: this.#topicOf(command),
         isOfSettings: setsUp(command),
         give: () => reject(error),
         fail: reject,
@@ -340,11 +338,16 @@ export class Commits {
     }
   }
 
+  /** The topic that the command is about, as it is now. It was loaded when the command was submitted. */
+  #topicOf(command: Command): Topic | undefined {
+    const name = topicOf(command);
+    return name === undefined ? undefined : this.#catalog.loaded(name);
+  }
+
   /** Whether the command changes nothing on disk. */
   #isInMemory(command: Command): boolean {
     if (setsUp(command)) return false;
-    const name = topicOf(command);
-    const topic = name === undefined ? undefined : this.#catalog.loaded(name);
+    const topic = this.#topicOf(command);
     if (topic === undefined) return false;
     return topic.config.durability === "ephemeral" || (isOfLeases(command) && !keepsLeases(topic.config));
   }

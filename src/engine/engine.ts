@@ -1,6 +1,5 @@
 /** Puts the engine together over a store. */
 import type { RouterSettings } from "../contract/routers.ts";
-import type { RouterRow } from "../store/routers.ts";
 import type { Store } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { Catalog, emptied } from "./catalog.ts";
@@ -13,7 +12,7 @@ import { behindPrefix } from "./prefix.ts";
 import { Queues } from "./queues.ts";
 import { Reclaimer } from "./reclaim.ts";
 import { Routers } from "./routers.ts";
-import { RouterSet } from "./routerset.ts";
+import { type Router, RouterSet } from "./routerset.ts";
 import { Topics } from "./topics.ts";
 
 export interface EngineOptions {
@@ -84,9 +83,7 @@ export class Engine implements Disposable {
   /** Ends leases and delays that are over, so that the figures are those of now. */
   async settle(): Promise<void> {
     const now = this.#now();
-    const due = [...this.#catalog.allLoaded()].filter(
-      ({ jobs }) => jobs !== undefined && jobs.nextDue <= now,
-    );
+    const due = [...this.#catalog.allLoaded()].filter(({ jobs }) => jobs?.hasDue(now));
     await Promise.allSettled(
       due.map(({ name }) => this.#commits.submit({ kind: "sweep", topic: name, now })),
     );
@@ -114,9 +111,10 @@ function ring(bell: Bell, group: Group): void {
 }
 
 /** Routers as stored, none of them beyond what its source still has after a crash. */
-function routersIn(store: Store, catalog: Catalog): RouterRow[] {
-  return store.routers.all().map((row) => {
-    const { source } = JSON.parse(row.settings) as RouterSettings;
-    return { ...row, position: Math.min(row.position, catalog.peek(source)?.log.head ?? 0) };
+function routersIn(store: Store, catalog: Catalog): Router[] {
+  return store.routers.all().map(({ settings: json, position, ...row }) => {
+    const settings = JSON.parse(json) as RouterSettings;
+    const head = catalog.peek(settings.source)?.log.head ?? 0;
+    return { ...settings, ...row, position: Math.min(position, head) };
   });
 }

@@ -35,10 +35,8 @@ export async function figuresOf(catalog: Catalog, names: readonly string[]): Pro
     const found = catalog.peek(topic);
     if (found === undefined) continue;
     const { head, earliest, count: records, bytes } = found.log;
-    const queue = found.config.type === "queue" ? { ready: records, inFlight: 0 } : undefined;
-    const jobs = catalog.loaded(topic)?.jobs;
-    if (queue && jobs)
-      Object.assign(queue, { ready: records - jobs.inFlight - jobs.delayed, inFlight: jobs.inFlight });
+    const { ready = records, jobs } = catalog.loaded(topic) ?? {};
+    const queue = found.config.type === "queue" ? { ready, inFlight: jobs?.inFlight ?? 0 } : undefined;
     figures.push({ topic, head, earliest, records, bytes, queue });
   }
   return figures;

@@ -28,7 +28,7 @@ export class Forwarder implements Disposable {
   readonly #now: () => number;
   /** Routers that may have something to do, in order. */
   readonly #wanted = new Set<string>();
-  #turn: Timer | undefined;
+  #turn: NodeJS.Immediate | undefined;
   /** The steps that are under way, by router. */
   readonly #steps = new Map<string, Promise<void>>();
   /** Those of them that have something to do behind it. */
@@ -79,7 +79,7 @@ export class Forwarder implements Disposable {
 
   #schedule(): void {
     if (this.#closed || this.#wanted.size === 0) return;
-    this.#turn ??= setImmediate(() => this.#begin()) as unknown as Timer;
+    this.#turn ??= setImmediate(() => this.#begin());
   }
 
   /** Begins steps of those that have waited longest. */
@@ -131,12 +131,10 @@ export class Forwarder implements Disposable {
     const hasMoved = this.#routers.get(name) !== before;
     // Who got something goes to the end of the line.
     if (!isBlocked || hasMoved) this.#heldUp.delete(name);
-    if (isBlocked && this.#routers.get(name)) this.#holdUp(name);
-  }
-
-  #holdUp(name: string): void {
-    this.#heldUp.add(name);
-    this.#arm();
+    if (isBlocked && this.#routers.get(name)) {
+      this.#heldUp.add(name);
+      this.#arm();
+    }
   }
 
   #arm(): void {
@@ -198,7 +196,7 @@ export class Forwarder implements Disposable {
 
   [Symbol.dispose](): void {
     this.#closed = true;
-    clearImmediate(this.#turn as unknown as NodeJS.Immediate);
+    clearImmediate(this.#turn);
     clearTimeout(this.#retry);
   }
 }

@@ -118,9 +118,14 @@ export class Jobs {
     }
   }
 
+  /** Whether a lease or a delay is over at `now`. */
+  hasDue(now: number): boolean {
+    return this.nextDue <= now;
+  }
+
   /** Ends the leases and delays that are over at `now`. */
   settle(now: number): void {
-    while (this.nextDue <= now) {
+    while (this.hasDue(now)) {
       const { seq } = this.#due.pop()!;
       const job = this.get(seq)!;
       // Also what is stored says that it is over, so there is nothing to note.

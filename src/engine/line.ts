@@ -124,7 +124,7 @@ export class Line {
       this.#again = true;
       return;
     }
-    const isAnyDue = jobs.nextDue <= this.#now();
+    const isAnyDue = jobs.hasDue(this.#now());
     if (this.#idle.size > 0 && (this.#topic.ready > 0 || isAnyDue)) this.#begin();
     else if (isAnyDue) this.#sweep();
     else this.#startTimer();

@@ -1,6 +1,6 @@
 /** All routers, in memory: by name, by the topic they read and by the topic they write. */
 import type { RouterSettings } from "../contract/routers.ts";
-import type { RouterProgress, RouterRow } from "../store/routers.ts";
+import type { RouterProgress } from "../store/routers.ts";
 
 /** One router and how far it has come. Never changed, only replaced. */
 export interface Router extends RouterSettings, RouterProgress {
@@ -13,10 +13,8 @@ export class RouterSet {
   readonly #byDest = new Map<string, Set<string>>();
   #sorted: readonly string[] | undefined;
 
-  constructor(rows: readonly RouterRow[]) {
-    for (const { settings, ...row } of rows) {
-      this.set(row.name, { ...(JSON.parse(settings) as RouterSettings), ...row });
-    }
+  constructor(routers: readonly Router[]) {
+    for (const router of routers) this.set(router.name, router);
   }
 
   get size(): number {

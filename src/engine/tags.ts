@@ -1,7 +1,6 @@
 /** Selecting records by tag, on the JSON text that tags are stored as. */
 import { invalid } from "../contract/errors.ts";
-import type { TagFilter } from "../contract/records.ts";
-import type { FullTagFilter } from "../contract/routers.ts";
+import type { FullTagFilter, TagFilter } from "../contract/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
 
 /** A filter without its shorthand. Throws `invalid_request`, naming `field`, for a glob without its final `*`. */

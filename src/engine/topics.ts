@@ -63,7 +63,7 @@ export class Topics {
 
   async #expire(topic: Topic): Promise<void> {
     const now = this.#now();
-    const isDue = hasExpired(topic, now) || (topic.jobs?.nextDue ?? Number.POSITIVE_INFINITY) <= now;
+    const isDue = hasExpired(topic, now) || (topic.jobs?.hasDue(now) ?? false);
     if (isDue) await this.#commits.submit({ kind: "sweep", topic: topic.name, now });
   }
 

@@ -1,7 +1,6 @@
 /** `/v0/routers` and `/v0/routers/:router`: rules that copy records from topic to topic. */
 import { Elysia } from "elysia";
-import { ApiError } from "../contract/errors.ts";
-import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX } from "../contract/limits.ts";
+import { PAGE_SIZE_DEFAULT } from "../contract/limits.ts";
 import { RouterDeleted, RouterInput, RouterList, RouterPut, RouterState } from "../contract/routers.ts";
 import type { Routers } from "../engine/routers.ts";
 import { access, authorizeName } from "./access.ts";
@@ -9,7 +8,7 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyRouter, integer, newRouter, operation, text } from "./docs/operation.ts";
+import { anyRouter, newRouter, operation, paging, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -31,9 +30,7 @@ export function routerRoutes(routers: Routers, admission: Admission) {
   };
   const state = async ({ request }: { request: Request }) => {
     const name = nameIn(request);
-    const ends = routers.endsOf(name);
-    if (ends === undefined) throw new ApiError("router_not_found", { router: name });
-    authorizeEnds(request, ends);
+    authorizeEnds(request, routers.endsOf(name));
     return reply(request, await routers.state(name));
   };
   return new Elysia({ name: "routers" })
@@ -52,15 +49,7 @@ export function routerRoutes(routers: Routers, admission: Admission) {
           text("prefix", "Only names that begin so."),
           text("source", "Only routers that read this topic."),
           text("dest", "Only routers that write to this topic."),
-          integer(
-            "page_size",
-            PAGE_SIZE_DEFAULT,
-            `Routers at most; 0 is 1, and more than ${PAGE_SIZE_MAX} is ${PAGE_SIZE_MAX}`,
-          ),
-          text(
-            "cursor",
-            "The `next_cursor` of the page before. Anything else may be refused; empty is the start.",
-          ),
+          ...paging("Routers"),
         ],
         replies: { 200: { description: "One page.", schema: RouterList, examples: examples.listRouters } },
         failures: ["invalid_request"],
@@ -114,8 +103,7 @@ export function routerRoutes(routers: Routers, admission: Admission) {
       "/v0/routers/:router",
       async ({ request }) => {
         const name = nameIn(request);
-        const ends = routers.endsOf(name);
-        if (ends) authorizeEnds(request, ends);
+        authorizeEnds(request, routers.endsOf(name));
         return reply(request, await routers.delete(name));
       },
       operation({
@@ -137,11 +125,12 @@ export function routerRoutes(routers: Routers, admission: Admission) {
     );
 }
 
-/** Throws `forbidden` for a topic that the caller may not use. */
+/** Throws `forbidden` for an end that the caller may not use. A router that is absent has none. */
 function authorizeEnds(
   request: Request,
-  { source, dest }: { readonly source: string; readonly dest: string },
+  ends: { readonly source: string; readonly dest: string } | undefined,
 ): void {
-  authorizeName(request, source);
-  authorizeName(request, dest);
+  if (ends === undefined) return;
+  authorizeName(request, ends.source);
+  authorizeName(request, ends.dest);
 }

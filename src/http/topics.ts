@@ -1,6 +1,6 @@
 /** `/v0/topics` and `/v0/topics/:topic`: lists and the life of a topic. */
 import { Elysia } from "elysia";
-import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, TOPIC_NAME } from "../contract/limits.ts";
+import { PAGE_SIZE_DEFAULT, TOPIC_NAME } from "../contract/limits.ts";
 import { TopicConfigInput, TopicDeleted, TopicList, TopicPut, TopicState } from "../contract/topics.ts";
 import type { Topics } from "../engine/topics.ts";
 import { access, authorizeName } from "./access.ts";
@@ -8,7 +8,7 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyTopic, flag, integer, newTopic, operation, text } from "./docs/operation.ts";
+import { anyTopic, flag, newTopic, operation, paging, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -41,15 +41,7 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         description: "A key that is restricted to prefixes sees the topics it may use.",
         parameters: [
           text("prefix", "Only names that begin so."),
-          integer(
-            "page_size",
-            PAGE_SIZE_DEFAULT,
-            `Topics at most; 0 is 1, and more than ${PAGE_SIZE_MAX} is ${PAGE_SIZE_MAX}`,
-          ),
-          text(
-            "cursor",
-            "The `next_cursor` of the page before. Anything else may be refused; empty is the start.",
-          ),
+          ...paging("Topics"),
           flag("touch", false, "Whether this counts as reading the topics, for their priority."),
         ],
         replies: {

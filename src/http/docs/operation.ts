@@ -2,7 +2,7 @@
 import type { TSchema } from "@sinclair/typebox";
 import type { DocumentDecoration } from "elysia";
 import type { ErrorCode } from "../../contract/errors.ts";
-import { ROUTER_NAME, TOPIC_NAME } from "../../contract/limits.ts";
+import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, ROUTER_NAME, TOPIC_NAME } from "../../contract/limits.ts";
 import type { Scope } from "../keys.ts";
 import { failureResponses } from "./failures.ts";
 import { ref } from "./naming.ts";
@@ -166,7 +166,7 @@ export const flag = (name: string, otherwise: boolean, description: string): Jso
   lenient(name, "boolean", otherwise, `${description} \`true\` or \`1\`, \`false\` or \`0\``);
 
 /** A query parameter that is a whole number. */
-export const integer = (name: string, otherwise: number, description: string): JsonSchema =>
+const integer = (name: string, otherwise: number, description: string): JsonSchema =>
   lenient(name, "integer", otherwise, description);
 
 /** What cannot be understood is the default, and no error. */
@@ -184,3 +184,13 @@ export const text = (name: string, description: string): JsonSchema => ({
   description,
   schema: { type: "string" },
 });
+
+/** The parameters of a list of `what`, which comes in pages. */
+export const paging = (what: string): JsonSchema[] => [
+  integer(
+    "page_size",
+    PAGE_SIZE_DEFAULT,
+    `${what} at most; 0 is 1, and more than ${PAGE_SIZE_MAX} is ${PAGE_SIZE_MAX}`,
+  ),
+  text("cursor", "The `next_cursor` of the page before. Anything else may be refused; empty is the start."),
+];

@@ -20,8 +20,8 @@ import {
   Nack,
   Nacked,
 } from "../../contract/queues.ts";
+import { FullTagFilter } from "../../contract/records.ts";
 import {
-  FullTagFilter,
   RouterDeleted,
   RouterInput,
   RouterList,
