@@ -5,6 +5,7 @@
  * go on is seen by asking for its total, which brings it up to date as far as that is possible.
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { Dice } from "../support/dice.ts";
 import {
   eventually,
   listed,
@@ -799,20 +800,9 @@ describe("records the source lost before their turn", () => {
 describe("many turns", () => {
   const seed = Number(process.env.TEST_SEED ?? crypto.getRandomValues(new Uint32Array(1))[0]);
 
-  /** Random numbers below `end` that the seed repeats (mulberry32). */
-  function dice(state: number) {
-    let at = state;
-    return (end: number): number => {
-      at = (at + 0x6d2b79f5) | 0;
-      let t = Math.imul(at ^ (at >>> 15), 1 | at);
-      t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-      return Math.floor((((t ^ (t >>> 14)) >>> 0) / 2 ** 32) * end);
-    };
-  }
-
   test("03.33 03.36 the n-th record of the source is the n-th of the dest, or a hole, whatever stood in its way", async () => {
     console.info(`TEST_SEED=${seed}`);
-    const below = dice(seed);
+    const { below } = new Dice(seed);
     const { source, dest, router } = await newNarrowRoute({ cap_records: 2 }, {}, { cap_records: 4 });
     let [written, from] = [0, 0];
     const found = new Map<number, unknown>();

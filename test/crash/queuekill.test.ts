@@ -7,6 +7,7 @@
  * repeats the choices of an earlier run.
  */
 import { expect, test } from "bun:test";
+import { Dice } from "../support/dice.ts";
 import { EventStream } from "../support/eventstream.ts";
 import { absentQueue, type Job, makeQueue, seqsOf } from "../support/queue.ts";
 import type { Reply } from "../support/server.ts";
@@ -22,27 +23,6 @@ const LEASE_MS_MAX = 8000;
 const ANSWERS_MAX = 500;
 const classes = ["fsync", "disk"];
 const seed = Number(process.env.TEST_SEED ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-
-/** Random numbers that a seed repeats (mulberry32). */
-class Dice {
-  #state: number;
-
-  constructor(state: number) {
-    this.#state = state;
-  }
-
-  /** A number in [0, 1). */
-  roll(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  below = (end: number): number => Math.floor(this.roll() * end);
-  between = (start: number, end: number): number => start + this.below(end - start);
-  pick = <T>(list: readonly T[]): T => list[this.below(list.length)]!;
-}
 
 /** One delivery, as its holder was told of it. Times are the server's clock, which is also the test's. */
 interface Lease {

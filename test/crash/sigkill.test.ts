@@ -6,6 +6,7 @@
  * that were under way, minus what deletes took. `TEST_SEED` repeats the choices of an earlier run.
  */
 import { expect, test } from "bun:test";
+import { Dice } from "../support/dice.ts";
 import { payloads } from "../support/rawjson.ts";
 import type { Reply } from "../support/server.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
@@ -15,26 +16,6 @@ const KILLS = 50;
 const WRITERS = 6;
 const classes = ["fsync", "disk", "fsync", "disk"];
 const seed = Number(process.env.TEST_SEED ?? crypto.getRandomValues(new Uint32Array(1))[0]);
-
-/** Random numbers that a seed repeats (mulberry32). */
-class Dice {
-  #state: number;
-
-  constructor(state: number) {
-    this.#state = state;
-  }
-
-  /** A number in [0, 1). */
-  roll(): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let t = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  below = (end: number): number => Math.floor(this.roll() * end);
-  pick = <T>(list: readonly T[]): T => list[this.below(list.length)]!;
-}
 
 /** A record as text, `ts` once it has been read. */
 interface Row {

@@ -3,6 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { TopicConfigInput } from "../../src/contract/topics.ts";
 import { Engine } from "../../src/engine/engine.ts";
 import { Store } from "../../src/store/store.ts";
+import { Dice } from "../support/dice.ts";
 import { temporaryDirectory } from "../support/spawn.ts";
 import { until } from "../support/topics.ts";
 import { damages } from "./damage.ts";
@@ -181,17 +182,6 @@ describe("transactions that fail now and then", () => {
   const SEED = Number(process.env.TEST_SEED ?? Math.floor(Math.random() * 1e6));
   const seeds = Array.from({ length: HISTORIES }, (_, i) => SEED + i);
 
-  /** Numbers below `n`, the same ones for the same seed (mulberry32). */
-  function numbers(seed: number): (n: number) => number {
-    let state = seed;
-    return (n) => {
-      state = (state + 0x6d2b79f5) | 0;
-      let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-      mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-      return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * n);
-    };
-  }
-
   /** What one worker does to a queue, and which jobs it holds as far as it knows. */
   class History {
     readonly held = new Map<number, string>();
@@ -240,7 +230,7 @@ describe("transactions that fail now and then", () => {
   const isRefusal = (reason: unknown) => (reason as { code?: unknown }).code === "internal";
 
   test.each(seeds)("leave every job that is ready claimable, once (seed %d)", async (seed) => {
-    const below = numbers(seed);
+    const below = new Dice(seed).below;
     const config: TopicConfigInput = {
       type: "queue",
       lease_ms: 3_600_000,
