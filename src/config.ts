@@ -2,10 +2,13 @@
 import { isIPv6 } from "node:net";
 import {
   BODY_BYTES_DEFAULT,
+  HEARTBEAT_MS_MIN,
   ROUTERS_MAX_DEFAULT,
   SSE_CONNECTIONS_MAX_DEFAULT,
   SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT,
+  STREAM_BYTES_MAX_DEFAULT,
   TOPICS_MAX_DEFAULT,
+  WATCH_SESSIONS_MAX_DEFAULT,
 } from "./contract/limits.ts";
 
 type Value = string | number | boolean;
@@ -160,6 +163,23 @@ export const settings = {
     variable: "TOPICS_MAX_SSE_CONNECTIONS_PER_KEY",
     otherwise: SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT,
     what: "open streams of one key; more get `429`; `0` is no limit",
+  }),
+  watchSessionsMax: unsigned({
+    variable: "TOPICS_MAX_WATCH_SESSIONS",
+    otherwise: WATCH_SESSIONS_MAX_DEFAULT,
+    what: "watch sessions, open or idle; more get `429`; `0` is no limit",
+  }),
+  streamBytesMax: unsigned({
+    variable: "TOPICS_MAX_STREAM_BYTES",
+    otherwise: STREAM_BYTES_MAX_DEFAULT,
+    what: "bytes that streams hold for slow readers; beyond it the slowest is cut; `0` is no limit",
+  }),
+  heartbeatMsMin: unsigned({
+    variable: "TOPICS_TEST_MIN_HEARTBEAT_MS",
+    otherwise: HEARTBEAT_MS_MIN,
+    range: `1 … ${HEARTBEAT_MS_MIN}`,
+    max: HEARTBEAT_MS_MIN,
+    what: "the shortest `heartbeat_ms` of a watch, for tests",
   }),
   totalBytesMax: unsigned({
     variable: "TOPICS_MAX_TOTAL_BYTES",

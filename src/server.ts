@@ -9,6 +9,7 @@ import { createApp } from "./http/app.ts";
 import { Keys } from "./http/keys.ts";
 import { Streams } from "./http/streams.ts";
 import type { Logger } from "./log.ts";
+import { Tokens } from "./http/tokens.ts";
 import { Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */
@@ -57,15 +58,18 @@ export async function startServer(
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
 
-  const admission = new Admission({ keys, limits: config, probeAuth: config.probeAuth });
-  const streams = new Streams(config);
+  const unexpected = (error: unknown) => log.error({ err: error }, "a request failed");
+  const tokens = new Tokens(keys, store.secret("tokens"), now);
+  const admission = new Admission({ keys, tokens, limits: config, probeAuth: config.probeAuth });
+  const streams = new Streams(config, unexpected);
   const app = createApp({
     engine,
     admission,
+    tokens,
     streams,
     corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
     tls,
-    unexpected: (error) => log.error({ err: error }, "a request failed"),
+    unexpected,
   });
   listen(app, config);
   parts.defer(async () => {

@@ -58,6 +58,8 @@ function compile(schema: TSchema): Decode {
       return tuple(schema as TTuple);
     case "Object":
       return object(schema as TObject);
+    case "Record":
+      return map(Object.values(schema.patternProperties as Record<string, TSchema>)[0]!);
     case "Union":
       return union(schema as TUnion);
     default:
@@ -139,6 +141,23 @@ function object(schema: TObject): Decode {
   };
 }
 
+function map(values: TSchema): Decode {
+  const decode = compile(values);
+  return (reader) => {
+    const out = new Map<string, unknown>();
+    if (!reader.openObject()) return out;
+    do {
+      const name = JSON.parse(reader.rawName()) as string;
+      try {
+        out.set(name, decode(reader));
+      } catch (error) {
+        throw within(error, name);
+      }
+    } while (reader.moreMembers());
+    return out;
+  };
+}
+
 /** The first character of a JSON value names its kind, and no union here has two members of one kind. */
 function union(schema: TUnion): Decode {
   const byKind = new Map<Kind, Decode>();
@@ -167,6 +186,7 @@ function kindOf(schema: TSchema): Kind {
     Array: "array",
     Tuple: "array",
     Object: "object",
+    Record: "object",
   };
   return kinds[schema[TypeKind] as string] ?? unknownKind(schema);
 }

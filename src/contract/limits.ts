@@ -36,10 +36,32 @@ export const CLAIM_BYTES_MAX = 8 * 1024 * 1024;
 /** A record is forwarded so often. */
 export const HOPS_MAX = 8;
 
+export const WATCH_TOPICS_MAX = 256;
+export const WATCH_LIMIT_DEFAULT = 256;
+export const WATCH_BYTES_DEFAULT = 256 * 1024;
+export const SOCKET_LIMIT_DEFAULT = 1000;
+/** A session without an open stream ends after this time. */
+export const SESSION_TTL_MS = 300_000;
+
 /** A stream that has nothing to say says so after this time. */
 export const HEARTBEAT_MS = 15_000;
+export const HEARTBEAT_MS_MIN = 1000;
+export const HEARTBEAT_MS_MAX = 60_000;
+/** A stream whose client takes nothing for this time is cut. */
+export const STALL_MS = 60_000;
 /** What a stream tells its client to wait before it connects again. */
 export const RETRY_MS = 2000;
+
+/** One message to the server over a WebSocket. */
+export const SOCKET_MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
+/** What a socket may send ahead of its answers. */
+export const SOCKET_COMMANDS_MAX = 10_000;
+export const SOCKET_BYTES_WAITING_MAX = 64 * 1024 * 1024;
+
+export const TOKEN_TOPICS_MAX = 256;
+export const TOKEN_TTL_MS_DEFAULT = 300_000;
+export const TOKEN_TTL_MS_MIN = 1000;
+export const TOKEN_TTL_MS_MAX = 86_400_000;
 
 /** So many topics have metrics of their own. */
 export const METRICS_TOPICS_MAX = 1000;
@@ -48,6 +70,8 @@ export const SYNC_BUCKETS_US: readonly number[] = [50, 100, 250, 500, 1000, 5000
 
 export const TOPICS_MAX_DEFAULT = 100_000;
 export const ROUTERS_MAX_DEFAULT = 10_000;
+export const STREAM_BYTES_MAX_DEFAULT = 256 * 1024 * 1024;
+export const WATCH_SESSIONS_MAX_DEFAULT = 10_000;
 export const SSE_CONNECTIONS_MAX_DEFAULT = 10_000;
 export const SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT = 1000;
 

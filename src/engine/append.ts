@@ -100,5 +100,5 @@ export function add(group: Group, topic: Topic, records: readonly StoredRecord[]
   log.count += records.length;
   log.lastTs = ts;
   evict(group, topic);
-  group.appended.add(topic);
+  group.grown(topic, { firstSeq, ts, records });
 }

@@ -1,32 +1,35 @@
-/** Wakes those who wait for something to happen to a topic. */
+/** Tells those who wait for something to happen to a topic, or for a topic of a name. */
 import type { Topic } from "./topic.ts";
 
 export class Bell {
-  readonly #waiting = new Map<Topic, Set<() => void>>();
+  readonly #listening = new Map<Topic | string, Set<() => void>>();
 
-  ring(topic: Topic): void {
-    const waiting = this.#waiting.get(topic);
-    this.#waiting.delete(topic);
-    for (const wake of waiting ?? []) wake();
+  ring(topic: Topic | string): void {
+    for (const hear of this.#listening.get(topic) ?? []) hear();
+  }
+
+  /** Calls `hear` whenever the topic's bell rings, until the function it returns is called. */
+  listen(topic: Topic | string, hear: () => void): () => void {
+    const listening = this.#listening.get(topic) ?? new Set();
+    this.#listening.set(topic, listening.add(hear));
+    return () => {
+      listening.delete(hear);
+      if (listening.size === 0 && this.#listening.get(topic) === listening) this.#listening.delete(topic);
+    };
   }
 
   /** Resolves true when the topic's bell rings, false after `timeoutMs` or when the signal aborts. */
-  wait(topic: Topic, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
-    if (signal.aborted) return Promise.resolve(false);
+  async wait(topic: Topic, timeoutMs: number, signal: AbortSignal): Promise<boolean> {
+    if (signal.aborted) return false;
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    const wake = () => end(true);
-    const giveUp = () => end(false);
+    const giveUp = () => resolve(false);
     const timer = setTimeout(giveUp, timeoutMs);
     signal.addEventListener("abort", giveUp);
-    const waiting = this.#waiting.get(topic) ?? new Set();
-    this.#waiting.set(topic, waiting.add(wake));
-    const end = (rung: boolean) => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", giveUp);
-      waiting.delete(wake);
-      if (waiting.size === 0 && this.#waiting.get(topic) === waiting) this.#waiting.delete(topic);
-      resolve(rung);
-    };
-    return promise;
+    const stop = this.listen(topic, () => resolve(true));
+    const rung = await promise;
+    stop();
+    clearTimeout(timer);
+    signal.removeEventListener("abort", giveUp);
+    return rung;
   }
 }

@@ -169,6 +169,19 @@ export class Commits {
     return !("error" in this.#transact(work));
   }
 
+  /** Brings what is committed of a topic to the device, for readers that ask for more than it does itself. */
+  async harden(topic: Topic): Promise<void> {
+    const { head } = topic.log;
+    await this.#store.sync().catch((error) => this.#break(error));
+    topic.syncedHead = Math.max(topic.syncedHead, head);
+  }
+
+  #break(error: unknown): never {
+    this.#broken = true;
+    this.#events.failed(error, true);
+    throw notStored();
+  }
+
   #schedule(): void {
     if (this.#scheduled) return;
     this.#scheduled = true;
@@ -305,11 +318,7 @@ export class Commits {
           if (topic.unsynced === synced) topic.unsynced = undefined;
         }
       },
-      (error) => {
-        this.#broken = true;
-        this.#events.failed(error, true);
-        throw notStored();
-      },
+      (error) => this.#break(error),
     );
     // Those who wait get the failure; it is nobody's fault if there is none.
     synced.catch(() => {});

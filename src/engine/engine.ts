@@ -10,14 +10,16 @@ import type { EngineLimits, Group } from "./group.ts";
 import { Log } from "./log.ts";
 import { behindPrefix } from "./prefix.ts";
 import { Queues } from "./queues.ts";
+import { Reading } from "./reading.ts";
 import { Reclaimer } from "./reclaim.ts";
 import { Routers } from "./routers.ts";
 import { type Router, RouterSet } from "./routerset.ts";
 import { Topics } from "./topics.ts";
+import { Watch, type WatchLimits } from "./watch.ts";
 
 export interface EngineOptions {
   readonly store: Store;
-  readonly limits: EngineLimits;
+  readonly limits: EngineLimits & WatchLimits;
   /** Ms since the Unix epoch. */
   readonly now: () => number;
   /** A transaction failed. `broken`: the medium did, and the process must end. */
@@ -29,6 +31,7 @@ export class Engine implements Disposable {
   readonly log: Log;
   readonly queues: Queues;
   readonly routers: Routers;
+  readonly watch: Watch;
   readonly #store: Store;
   readonly #catalog: Catalog;
   readonly #commits: Commits;
@@ -51,6 +54,7 @@ export class Engine implements Disposable {
         this.#reclaimer.committed(group);
         this.#forwarder.committed(group);
         this.queues.committed(group);
+        this.watch.committed(group);
         ring(bell, group);
       },
       undone: (group) => this.queues.undone(group),
@@ -63,6 +67,7 @@ export class Engine implements Disposable {
     this.log = new Log(this.topics, this.#commits, bell, now);
     this.queues = new Queues(this.topics, this.#commits, this.#forwarder, now);
     this.routers = new Routers(this.#routerSet, this.#commits, this.#forwarder);
+    this.watch = new Watch(this.topics, new Reading(this.topics, this.#commits, bell, now), limits, now);
     // Leases that have outlived a restart count from the start.
     for (const slot of store.jobs.slots()) this.#catalog.inSlot(slot);
   }
@@ -91,6 +96,7 @@ export class Engine implements Disposable {
 
   /** Carries out what is waiting, and notes where topics in memory stand. The store stays open. */
   [Symbol.dispose](): void {
+    this.watch[Symbol.dispose]();
     this.#reclaimer[Symbol.dispose]();
     this.#forwarder[Symbol.dispose]();
     this.#commits.close();
@@ -106,7 +112,8 @@ export class Engine implements Disposable {
 }
 
 function ring(bell: Bell, group: Group): void {
-  for (const topic of group.appended) bell.ring(topic);
+  for (const topic of group.appended.keys()) bell.ring(topic);
+  for (const topic of group.created) bell.ring(topic.name);
   for (const topic of group.deleted) bell.ring(topic);
 }
 

@@ -68,7 +68,7 @@ function leaveHole(group: Group, dest: Topic, count: number, hops: number): void
   log.head = hole.to;
   log.trimFloor = hole.to;
   if (log.count === 0) log.earliest = log.head + 1;
-  group.appended.add(dest);
+  group.grown(dest);
 }
 
 function copyNext(

@@ -50,7 +50,7 @@ export class Forwarder implements Disposable {
   committed(group: Group): void {
     for (const name of group.movedRouters) this.#want(name);
     if (this.#routers.size === 0) return;
-    for (const topic of group.appended)
+    for (const topic of group.appended.keys())
       for (const { name } of this.#routers.from(topic.name)) this.#want(name);
     if (this.#heldUp.size === 0) return;
     const changed = new Set(group.changed.map(({ name }) => name));

@@ -1,37 +1,73 @@
-/** Leased jobs as clients get them: as JSON, and as frames of a stream of work. */
-import { ApiError } from "../contract/errors.ts";
-import type { WorkEnded } from "../contract/queues.ts";
-import type { LeasedJob } from "./commands.ts";
+/** What streams tell of topics, in the shapes of the contract. */
+import type { ApiError } from "../contract/errors.ts";
+import type { Tombstone } from "../contract/records.ts";
+import type { FrameData, FrameEvent } from "../contract/watch.ts";
+import { NO_EPOCH, type Place } from "./places.ts";
+import type { Topic } from "./topic.ts";
 
-/** What a stream of work says: jobs as JSON, that it lives, or why it ends. */
-export type WorkFrame =
-  | { readonly event: "job"; readonly id: number; readonly data: string }
-  | { readonly event: "heartbeat" }
-  | { readonly event: "error"; readonly data: WorkEnded };
-
-/** A leased job as JSON: the stored texts under the names of the contract. `first` are members to begin with. */
-export function encodeJob({ row, lease, deadline, deliveries }: LeasedJob, first = ""): string {
-  const tag = row.tag === null ? "" : `,"$tag":${row.tag}`;
-  const meta = row.meta === null ? "" : `,"meta":${row.meta}`;
-  return (
-    `{${first}"$seq":${row.seq},"lease_id":"lease_${lease}","deadline":${deadline},"$ts":${row.ts}${tag}` +
-    `,"deliveries":${deliveries},"data":${row.data}${meta}}`
-  );
+/** Frames of records are shared by all streams that want the same. */
+export interface Frame {
+  readonly event: FrameEvent | "error";
+  /** The topic it tells of, and where a reader stands behind it. */
+  readonly topic?: string;
+  readonly place?: Place;
+  /** Its data: the members of a JSON object, without the braces. */
+  readonly members: string;
+  /** The id of a stream behind it that follows no other topic, once somebody has asked. */
+  soleId?: string;
 }
 
-export const frameOf = (topic: string, job: LeasedJob): WorkFrame => ({
-  event: "job",
-  id: job.row.seq,
-  data: encodeJob(job, `"topic":${JSON.stringify(topic)},`),
+const membersOf = (data: object): string => JSON.stringify(data).slice(1, -1);
+
+function frame<E extends FrameEvent>(event: E, place: Place, data: FrameData<E>): Frame {
+  return { event, topic: data.topic, place, members: membersOf(data) };
+}
+
+/** `records` is JSON, joined by commas. */
+export function recordFrame(
+  { name, epoch }: Topic,
+  fromSeq: number,
+  toSeq: number,
+  head: number,
+  records: string,
+): Frame {
+  const said = membersOf({ topic: name, from_seq: fromSeq, to_seq: toSeq, head_seq: head });
+  return {
+    event: "record",
+    topic: name,
+    place: { epoch, seq: toSeq },
+    members: `${said},"records":[${records}]`,
+  };
+}
+
+export const caughtUp = ({ name, epoch }: Topic, head: number): Frame =>
+  frame("caught-up", { epoch, seq: head }, { topic: name, head_seq: head });
+
+/** `reason` stands for the tombstone's own. */
+export function tombstoneFrame(
+  { name, epoch }: Topic,
+  { missed_estimate: _, ...tombstone }: Tombstone,
+  reason: FrameData<"tombstone">["reason"] = tombstone.reason,
+): Frame {
+  // Whoever is cut off behind it has seen nothing of the new instance, and must be told once more.
+  const isOfOther = tombstone.reason === "recreated";
+  const place = { epoch: isOfOther ? NO_EPOCH : epoch, seq: tombstone.gap_to };
+  return frame("tombstone", place, { topic: name, ...tombstone, reason });
+}
+
+export const topicDeleted = (topic: string, place: Place): Frame =>
+  frame("topic-deleted", place, { topic, head_seq: 0, reason: "deleted" });
+
+/** A record that cannot be read, which the stream passes over. */
+export const damaged = (topic: string, place: Place, { code, message }: ApiError): Frame => ({
+  event: "error",
+  topic,
+  place,
+  members: membersOf({ code, message, topic, seq: place.seq }),
 });
 
-export const ending = (topic: string, error: Error): WorkEnded =>
-  error instanceof ApiError && error.code === "topic_not_found"
-    ? { code: 409, error: "the topic is no longer a queue", topic }
-    : { code: "internal", error: error instanceof ApiError ? error.message : "internal error", topic };
-
-export const shuttingDown = (topic: string): WorkEnded => ({
-  code: "server_shutting_down",
-  error: "the server is shutting down; reconnect",
-  topic,
+/** Why a stream ends. */
+export const ending = (code: string, message: string): Frame => ({
+  event: "error",
+  members: membersOf({ code, message }),
 });

@@ -8,7 +8,7 @@ import { ApiError, invalid } from "../contract/errors.ts";
 import { TOPIC_NAME } from "../contract/limits.ts";
 import type { TopicConfig } from "../contract/topics.ts";
 import { emptyLog, type LogState, sameLog } from "../store/logs.ts";
-import { SEQ_MAX } from "../store/records.ts";
+import { SEQ_MAX, type StoredRecord } from "../store/records.ts";
 import type { RouterProgress } from "../store/routers.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
@@ -36,6 +36,13 @@ interface Used {
   readonly leases: number;
 }
 
+/** Records that were appended together, from `firstSeq` on. */
+export interface Appendix {
+  readonly firstSeq: number;
+  readonly ts: number;
+  readonly records: readonly StoredRecord[];
+}
+
 export class Group {
   readonly catalog: Catalog;
   readonly routers: RouterSet;
@@ -45,8 +52,8 @@ export class Group {
   readonly #created = new Set<Topic>();
   readonly #deleted = new Set<Topic>();
   readonly #routersBefore = new Map<string, Router | undefined>();
-  /** Topics with new records, for those who wait for some. */
-  readonly appended = new Set<Topic>();
+  /** Topics that have grown, for those who wait for that, and the records they have got. */
+  readonly appended = new Map<Topic, Appendix[]>();
   readonly #used = new Map<Topic, Used>();
   #settingsChanged = false;
 
@@ -78,6 +85,10 @@ export class Group {
     return this.#deleted;
   }
 
+  get created(): ReadonlySet<Topic> {
+    return this.#created;
+  }
+
   get touched(): Iterable<Topic> {
     return this.#touched.keys();
   }
@@ -87,6 +98,13 @@ export class Group {
     const isChanged = ([{ log, jobs, config }, { state, jobChanges }]: [Topic, Before]) =>
       !sameLog(log, state.log) || (jobs?.changes ?? 0) !== jobChanges || config !== state.config;
     return [...this.#touched].filter(isChanged).map(([topic]) => topic);
+  }
+
+  /** Notes that a topic has grown by records, or by a hole. */
+  grown(topic: Topic, appendix?: Appendix): void {
+    const appended = this.appended.get(topic) ?? [];
+    if (appendix) appended.push(appendix);
+    this.appended.set(topic, appended);
   }
 
   /** How many records the group has appended to `topic`. */

@@ -21,14 +21,12 @@ export class Inbox<T> {
     this.#wake();
   }
 
-  /** What was put in, when there is something; undefined after `timeoutMs`, or when all has ended. */
-  async take(timeoutMs: number): Promise<T | undefined> {
+  /** What was put in, when there is something; undefined when all has ended. */
+  async take(): Promise<T | undefined> {
     if (this.#item === undefined && !this.#ended.aborted) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
-      const timer = setTimeout(resolve, timeoutMs);
       await promise;
-      clearTimeout(timer);
     }
     const item = this.#item;
     this.#item = undefined;

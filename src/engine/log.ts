@@ -235,7 +235,7 @@ function windowOf(request: Diff, topic: Topic): Window {
     fromSeq: request.from_seq ?? 0,
     limit: Math.min(request.limit || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
     bytesMax: Math.min(request.max_batch_bytes || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
-    view: { tags: request.include_tags ?? false, meta: request.include_meta ?? true },
+    view: { tags: request.include_tags ?? false, meta: request.include_meta ?? true, data: true },
     withoutNodes: new Set(topic.config.dedupe_node ? nodes.map((name) => JSON.stringify(name)) : []),
     epoch: request.epoch,
   };

@@ -23,7 +23,11 @@ const RECORD_OVERHEAD = 24;
 export interface View {
   readonly tags: boolean;
   readonly meta: boolean;
+  readonly data: boolean;
 }
+
+/** A short name for a view. */
+export const nameOf = ({ tags, meta, data }: View): number => Number(tags) + 2 * Number(meta) + 4 * Number(data);
 
 /** Encoded records, joined by commas. */
 export interface Page {
@@ -53,7 +57,7 @@ export class Pages {
     const number = Math.ceil(seq / PAGE_SEQS);
     const last = number * PAGE_SEQS;
     if (last > upTo) return undefined;
-    const key = `${topic.epoch} ${topic.version} ${number} ${view.tags} ${view.meta}`;
+    const key = `${topic.epoch} ${topic.version} ${number} ${nameOf(view)}`;
     const known = this.#cache.get(key);
     if (known) return known;
     if (!this.#wanted.has(key)) {
@@ -87,5 +91,6 @@ export function encodeRecord(row: RecordRow, view: View): string {
   const node = row.node === null ? "" : `,"$node":${row.node}`;
   const tag = row.tag === null || !view.tags ? "" : `,"$tag":${row.tag}`;
   const meta = row.meta === null || !view.meta ? "" : `,"meta":${row.meta}`;
-  return `{"$seq":${row.seq},"$ts":${row.ts}${node}${tag},"data":${row.data}${meta}}`;
+  const data = view.data ? `,"data":${row.data}` : "";
+  return `{"$seq":${row.seq},"$ts":${row.ts}${node}${tag}${data}${meta}}`;
 }

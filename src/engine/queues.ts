@@ -2,7 +2,6 @@
 import { ApiError, invalid } from "../contract/errors.ts";
 import {
   CLAIM_JOBS_MAX,
-  HEARTBEAT_MS,
   HELD_SEQS_MAX,
   LEASE_MS_MAX,
   LEASE_MS_MIN,
@@ -10,12 +9,13 @@ import {
   NODE_BYTES_MAX,
 } from "../contract/limits.ts";
 import type { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
+import { toldBack } from "../contract/schema.ts";
 import { canonical } from "./claims.ts";
 import type { Claimant, HeldJobs, JobsHeld, LeasedJob } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { clamp } from "./config.ts";
 import type { Forwarder } from "./forwarder.ts";
-import { encodeJob, ending, frameOf, shuttingDown, type WorkFrame } from "./frames.ts";
+import { encodeJob, ending, frameOf, shuttingDown, type WorkFrame } from "./work.ts";
 import type { Group } from "./group.ts";
 import { Inbox } from "./inbox.ts";
 import { Line, type Served, type Stream } from "./line.ts";
@@ -194,19 +194,16 @@ export class Queues {
       if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
       else if (!ended.aborted) line.want(stream);
       while (!ended.aborted) {
-        const jobs = await inbox.take(HEARTBEAT_MS);
-        if (ended.aborted) break;
+        const jobs = await inbox.take();
+        if (jobs === undefined) break;
         if (jobs instanceof Error) {
           yield [{ event: "error", data: ending(name, jobs) }];
           return;
         }
-        if (jobs === undefined) yield [{ event: "heartbeat" }];
-        else {
-          yield jobs.map((job) => frameOf(name, job));
-          // The client has taken these, so there is room for more of them on the way.
-          if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
-          else line.want(stream);
-        }
+        yield jobs.map((job) => frameOf(name, job));
+        // The client has taken these, so there is room for more of them on the way.
+        if (topic.deleted) inbox.put(new ApiError("topic_not_found", { topic: name }));
+        else line.want(stream);
       }
       if (!left.aborted) yield [{ event: "error", data: shuttingDown(name) }];
     } finally {
@@ -269,7 +266,4 @@ function leaseOf(id: string): string | null {
 
 /** The seqs that were skipped, as they were sent: also those that no number can hold. */
 const skippedOf = ({ seqs }: Ack, { skipped }: JobsHeld): Acked["skipped"] =>
-  skipped.map((i) => (typeof seqs[i] === "bigint" ? rawJson(String(seqs[i])) : seqs[i]!));
-
-/** Serializes as the text; https://tc39.es/proposal-json-parse-with-source/ has no type yet. */
-const { rawJSON: rawJson } = JSON as unknown as { rawJSON: (text: string) => bigint };
+  skipped.map((i) => toldBack(seqs[i]!));

@@ -59,7 +59,7 @@ export async function read(topic: Topic, window: Window, pages: Pages): Promise<
       last = Math.min(damaged, last) - 1;
     }
   }
-  const { text: records, count, next } = batch;
+  const { records, count, next } = batch.found;
   // Lost during the walk, before anything was found, or a hole is next: the reader is told now.
   if (count === 0 && tombstone === null && topic.evictFloor > next) return read(topic, window, pages);
   if (count === 0 && tombstone === null && hole?.from === next + 1) {
@@ -148,7 +148,7 @@ export function rowsWithin({ slot, shelf, log }: Topic, next: number, last: numb
 }
 
 /** Collects encoded records until a window is full. */
-class Batch {
+export class Batch {
   readonly #limit: number;
   readonly #bytesMax: number;
   #bytes = 0;
@@ -172,9 +172,8 @@ class Batch {
     this.next = Math.max(this.next, seq);
   }
 
-  /** What was taken, joined by commas. */
-  get text(): string {
-    return this.#texts.join(",");
+  get found(): Pick<Run, "records" | "count" | "next"> {
+    return { records: this.#texts.join(","), count: this.count, next: this.next };
   }
 
   add(text: string, seq: number, bytes: number): void {

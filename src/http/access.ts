@@ -20,7 +20,6 @@ function authorize(request: Request, scopes: readonly Scope[]): void {
   if (!scopes.every((scope) => caller.may(scope))) {
     throw new ApiError("forbidden", {}, "the API key lacks the scope that this operation needs");
   }
-  if (caller.prefixes.length === 0) return;
   const name = nameIn(request);
   if (name !== "" && !caller.mayName(name)) throw new ApiError("forbidden", {});
 }

@@ -4,8 +4,9 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
-import { type Caller, type Keys, nobody } from "./keys.ts";
+import { type Keys, nobody } from "./keys.ts";
 import { pathOf, Query } from "./target.ts";
+import type { Tokens } from "./tokens.ts";
 
 export interface AdmissionLimits {
   /** Requests that one key may have running. 0 is no limit. */
@@ -18,6 +19,7 @@ export interface AdmissionLimits {
 
 export interface AdmissionOptions {
   readonly keys: Keys;
+  readonly tokens: Tokens;
   readonly limits: AdmissionLimits;
   /** Whether health and readiness need a key, too. */
   readonly probeAuth: boolean;
@@ -27,19 +29,21 @@ const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
 /** Holds no data. A browser opens it before it can present a key. */
 const DOCUMENTATION = /^\/swagger(?:\/|$)/;
 /** Streams that a browser opens, which cannot send headers there. */
-const TOKEN_PATHS = /^\/v0\/(?:watch\/[^/]+|topics\/[^/]+\/(work))$/;
+const TOKEN_PATHS = /^\/v0\/(?:(watch)\/[^/]+|topics\/[^/]+\/(?:work|stream))$/;
 const BEARER = /^bearer(?:[ \t]+(.*?))?[ \t]*$/i;
 
 export class Admission {
   readonly #keys: Keys;
+  readonly #tokens: Tokens;
   readonly #limits: AdmissionLimits;
   readonly #probeAuth: boolean;
   #draining = false;
   #requests = 0;
   #bodyBytes = 0;
 
-  constructor({ keys, limits, probeAuth }: AdmissionOptions) {
+  constructor({ keys, tokens, limits, probeAuth }: AdmissionOptions) {
     this.#keys = keys;
+    this.#tokens = tokens;
     this.#limits = limits;
     this.#probeAuth = probeAuth;
   }
@@ -67,6 +71,12 @@ export class Admission {
     this.#requests++;
   }
 
+  /** Finds out who shows a token, which takes a moment. Comes before `admit`. */
+  async recognize(request: Request): Promise<void> {
+    const token = this.#keys.count > 0 ? presentedBy(request)?.token : undefined;
+    if (token) callOf(request).tokenHolder = await this.#tokens.holderOf(token);
+  }
+
   /** Throws `shutting_down`, `unauthorized`, `throttled`. */
   admit(request: Request): void {
     if (this.#draining) throw new ApiError("shutting_down", {});
@@ -76,8 +86,14 @@ export class Admission {
       call.caller = nobody;
       return;
     }
-    const caller = this.#callerOf(request);
-    if (caller === undefined) throw new ApiError("unauthorized", {});
+    const secret = presentedBy(request)?.secret;
+    const caller = (secret && this.#keys.holderOf(secret)) ?? call.tokenHolder;
+    if (caller === undefined) {
+      // Whether there is such a session comes before whose it is.
+      call.caller = nobody;
+      if (isWatchStream(request)) return;
+      throw new ApiError("unauthorized", {});
+    }
     const max = this.#limits.requestsPerKeyMax;
     if (max > 0 && caller.usage.requests >= max) {
       throw new ApiError("throttled", { limit: "max_inflight_per_key", max });
@@ -122,22 +138,26 @@ export class Admission {
     return (!this.#probeAuth && PROBES.has(path)) || DOCUMENTATION.test(path);
   }
 
-  #callerOf(request: Request): Caller | undefined {
-    const secret = presented(request);
-    return secret && this.#keys.holderOf(secret);
-  }
 }
 
-/** The bytes of the secret that a request shows, if any. */
-function presented(request: Request): Uint8Array | undefined {
+/** What a request shows: the bytes of a secret, which as a parameter may also be a token. */
+interface Presented {
+  readonly secret: Uint8Array;
+  readonly token?: string;
+}
+
+function presentedBy(request: Request): Presented | undefined {
   const bearer = BEARER.exec(request.headers.get("authorization") ?? "");
   // Header values are bytes, one a character.
-  if (bearer) return bytesOf(bearer[1], "latin1");
-  const path = TOKEN_PATHS.exec(pathOf(request.url));
-  if (path === null || !/^(?:GET|HEAD)$/.test(request.method)) return undefined;
+  if (bearer) return bearer[1] ? { secret: Buffer.from(bearer[1], "latin1") } : undefined;
+  const path = streamPath(request);
+  if (path === null) return undefined;
   const tokens = new Query(request.url).all("token");
-  return bytesOf(tokens.at(path[1] === "work" ? 0 : -1), "utf8");
+  const token = tokens.at(path[1] === "watch" ? -1 : 0);
+  return token ? { secret: Buffer.from(token), token } : undefined;
 }
 
-const bytesOf = (secret: string | undefined, encoding: "latin1" | "utf8"): Uint8Array | undefined =>
-  secret ? Buffer.from(secret, encoding) : undefined;
+const streamPath = (request: Request): RegExpExecArray | null =>
+  /^(?:GET|HEAD)$/.test(request.method) ? TOKEN_PATHS.exec(pathOf(request.url)) : null;
+
+const isWatchStream = (request: Request): boolean => streamPath(request)?.[1] === "watch";

@@ -15,15 +15,21 @@ import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
 import { routerRoutes } from "./routers.ts";
 import type { Streams } from "./streams.ts";
+import type { Tokens } from "./tokens.ts";
+import { tokenRoutes } from "./tokenroutes.ts";
+import { watchRoutes } from "./watch.ts";
 import { pathOf, routable } from "./target.ts";
 import { topicRoutes } from "./topics.ts";
 
 /** Above the longest long poll; a connection that is silent for longer is closed. */
 const IDLE_TIMEOUT_SECONDS = 60;
+/** Above the longest heartbeat, and long enough for a stalled client to find out that its stream was cut. */
+const STREAM_IDLE_SECONDS = 130;
 
 export interface AppOptions {
   readonly engine: Engine;
   readonly admission: Admission;
+  readonly tokens: Tokens;
   readonly streams: Streams;
   /** Origins of web pages that may use the server; `*` is any. */
   readonly corsOrigins: readonly string[];
@@ -38,7 +44,7 @@ const CLIENT_LEFT = 499;
 
 type Handle = (request: Request) => Response | Promise<Response>;
 
-export function createApp({ engine, admission, streams, corsOrigins, tls, unexpected }: AppOptions) {
+export function createApp({ engine, admission, tokens, streams, corsOrigins, tls, unexpected }: AppOptions) {
   const started = performance.now();
   const uptimeMs = () => performance.now() - started;
   const metrics = new Metrics(engine, admission, streams, uptimeMs);
@@ -52,9 +58,10 @@ export function createApp({ engine, admission, streams, corsOrigins, tls, unexpe
     maxRequestBodySize: Number.MAX_SAFE_INTEGER,
     ...(tls && { tls }),
   };
+  const silent = (request: Request): void => app.server?.timeout(request, STREAM_IDLE_SECONDS);
   // Bun's own router sees paths before dots are resolved, and access is decided on what they come to.
   const app = new Elysia({ strictPath: true, systemRouter: false, serve })
-    .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics))
+    .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics, silent))
     .use(crossOrigin(corsOrigins))
     .onRequest(({ request }) => admission.admit(request))
     .onError(({ request, error, code }) => {
@@ -71,7 +78,9 @@ export function createApp({ engine, admission, streams, corsOrigins, tls, unexpe
     .use(topicRoutes(engine.topics, admission))
     .use(recordRoutes(engine.log, engine.topics, admission))
     .use(queueRoutes(engine.queues, admission, streams))
-    .use(routerRoutes(engine.routers, admission));
+    .use(routerRoutes(engine.routers, admission))
+    .use(watchRoutes(engine.watch, admission, streams))
+    .use(tokenRoutes(tokens, admission));
   return withHeads(app.use(documentationRoutes(app.routes)));
 }
 
@@ -85,13 +94,15 @@ function withHeads<App extends AnyElysia>(app: App): App {
 
 /** Counts a request from its arrival until its answer is ready, whatever that is. */
 const accounted =
-  (handle: Handle, admission: Admission, metrics: Metrics): Handle =>
+  (handle: Handle, admission: Admission, metrics: Metrics, silent: (request: Request) => void): Handle =>
   async (received) => {
     const request = routable(received);
-    const call = begin(request);
+    const call = begin(request, received);
     admission.enter();
     try {
+      if (request.url.includes("token=")) await admission.recognize(request);
       const response = await handle(request);
+      if (call.isStream) silent(received);
       metrics.answered(hasLeft(request, response) ? CLIENT_LEFT : response.status);
       if (admission.draining) response.headers.set("connection", "close");
       // Bun gives every answer a date but those to HEAD.

@@ -2,19 +2,30 @@
 import { anybody, type Caller } from "./keys.ts";
 
 export class Call {
+  /** The request as Bun knows it. */
+  readonly received: Request;
+
   /** By the process's monotonic clock, in ms. */
   readonly arrivedAt = performance.now();
   caller: Caller = anybody;
+  /** Who shows a token that holds. */
+  tokenHolder: Caller | undefined;
   /** Whether it counts among its caller's requests. */
   admitted = false;
   /** Bytes of its body that it holds, after inflating. */
   bodyBytes = 0;
+  /** Whether its answer is a stream, which may be silent for longer than others. */
+  isStream = false;
+
+  constructor(received: Request) {
+    this.received = received;
+  }
 }
 
 const calls = new WeakMap<Request, Call>();
 
-export function begin(request: Request): Call {
-  const call = new Call();
+export function begin(request: Request, received = request): Call {
+  const call = new Call(received);
   calls.set(request, call);
   return call;
 }

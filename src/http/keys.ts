@@ -32,27 +32,52 @@ export interface Usage {
   streams: number;
 }
 
-/** Somebody who is served: the holder of one key, or anybody where no key is asked for. */
+/** What a token leaves of its key's rights. */
+export interface Grant {
+  /** Names, and prefixes with a final `*`. */
+  readonly topics: readonly string[];
+  readonly scopes: readonly Scope[];
+  /** Ms since the Unix epoch. */
+  readonly expiresAt: number;
+}
+
+/** Somebody who is served: the holder of one key or of a token made with it, or anybody where no key is asked for. */
 export class Caller {
   /** Empty for every name. */
   readonly prefixes: readonly string[];
   readonly usage: Usage;
-  readonly #scopes: ReadonlySet<Scope>;
+  readonly #scopes: readonly Scope[];
+  readonly #grant: Grant | undefined;
 
-  constructor(scopes: Iterable<Scope>, prefixes: readonly string[], usage: Usage) {
-    this.#scopes = new Set(scopes);
+  constructor(scopes: readonly Scope[], prefixes: readonly string[], usage: Usage, grant?: Grant) {
+    this.#scopes = scopes;
     this.prefixes = prefixes;
     this.usage = usage;
+    this.#grant = grant;
+  }
+
+  /** When what it may do ends, in ms since the Unix epoch. */
+  get expiresAt(): number | undefined {
+    return this.#grant?.expiresAt;
   }
 
   may(scope: Scope): boolean {
-    return this.#scopes.has(scope);
+    return this.#scopes.includes(scope) && (this.#grant?.scopes.includes(scope) ?? true);
   }
 
   mayName(name: string): boolean {
-    return this.prefixes.length === 0 || this.prefixes.some((prefix) => name.startsWith(prefix));
+    const isAllowed = this.prefixes.length === 0 || this.prefixes.some((prefix) => name.startsWith(prefix));
+    return isAllowed && (this.#grant?.topics.some((topic) => covers(topic, name)) ?? true);
+  }
+
+  /** The holder of a token that this one has made. */
+  narrowed(grant: Grant): Caller {
+    return new Caller(this.#scopes, this.prefixes, this.usage, grant);
   }
 }
+
+const covers = (pattern: string, name: string): boolean =>
+  pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
 
 const unused = (): Usage => ({ requests: 0, bodyBytes: 0, streams: 0 });
 
@@ -69,6 +94,8 @@ export interface KeySource {
 
 interface Key {
   readonly digest: Uint8Array;
+  /** A digest of the digest. */
+  readonly id: string;
   readonly caller: Caller;
 }
 
@@ -88,6 +115,16 @@ export class Keys {
   /** Takes other keys from now on. Throws as the constructor does, and then keeps what it has. */
   replace(sources: readonly KeySource[]): void {
     this.#keys = parse(sources, this.#keys);
+  }
+
+  /** Tells a key from others and nothing about it. Empty where there are no keys. */
+  idOf({ usage }: Caller): string {
+    return this.#keys.find(({ caller }) => caller.usage === usage)?.id ?? "";
+  }
+
+  /** Who has the key of that id. */
+  holderOfId(id: string): Caller | undefined {
+    return this.#keys.find((key) => key.id === id)?.caller;
   }
 
   /** Compares with every key, so that the time tells nothing about them. */
@@ -111,7 +148,8 @@ function parse(sources: readonly KeySource[], known: readonly Key[]): Key[] {
         throw new Error(`Cannot use the keys in ${name}: entry ${i + 1} has no valid scope`);
       const digest = sha256(Buffer.from(secret.trim()));
       const usage = usages.get(hex(digest)) ?? unused();
-      keys.set(hex(digest), { digest, caller: new Caller(granted, pieces(prefixes.join(":"), "|"), usage) });
+      const caller = new Caller(granted, pieces(prefixes.join(":"), "|"), usage);
+      keys.set(hex(digest), { digest, id: hex(sha256(digest)), caller });
     });
   }
   return [...keys.values()];

@@ -1,16 +1,17 @@
 /** `/v0/topics/:topic/claim`, `ack`, `nack`, `extend` and `work`: what workers do with the jobs of a queue. */
 import { Elysia } from "elysia";
-import { CLAIM_JOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NODE_BYTES_MAX } from "../contract/limits.ts";
+import { CLAIM_JOBS_MAX, HEARTBEAT_MS, LEASE_MS_MAX, LEASE_MS_MIN, NODE_BYTES_MAX } from "../contract/limits.ts";
 import { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
-import type { WorkFrame } from "../engine/frames.ts";
+import type { WorkFrame } from "../engine/work.ts";
 import type { Queues, WorkRequest } from "../engine/queues.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
+import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
 import { anyTopic, media, operation } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
-import { event, heartbeat, opening } from "./sse.ts";
+import { allowEvents, event } from "./sse.ts";
 import type { Streams } from "./streams.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -26,11 +27,15 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
   const work = ({ request }: { request: Request }) => {
     const topic = nameIn(request);
     const asked = workRequest(new Query(request.url));
-    return streams.open(
-      request,
-      () => queues.allowWork(topic, asked),
-      (left) => spelled(queues.work(topic, asked, left, streams.shutdown)),
-    );
+    allowEvents(request);
+    queues.allowWork(topic, asked);
+    return streams.open(request, {
+      caller: callOf(request).caller,
+      heartbeatMs: HEARTBEAT_MS,
+      source: (left) => queues.work(topic, asked, left, streams.shutdown),
+      spell: (frames) => frames.map(spell).join(""),
+      ending: (code, error) => event("error", JSON.stringify({ code, error, topic })),
+    });
   };
   return new Elysia({ name: "queues" })
     .use(access)
@@ -187,18 +192,10 @@ function workRequest(query: Query): WorkRequest {
   };
 }
 
-/** The frames as events, a text for all that come together. */
-async function* spelled(frames: AsyncGenerator<WorkFrame[]>): AsyncGenerator<string> {
-  yield opening;
-  for await (const batch of frames) yield batch.map(spell).join("");
-}
-
 function spell(frame: WorkFrame): string {
   switch (frame.event) {
     case "job":
       return event("job", frame.data, frame.id);
-    case "heartbeat":
-      return heartbeat;
     case "error":
       return event("error", JSON.stringify(frame.data));
   }

@@ -14,6 +14,7 @@ export interface Observed extends Figures {
   readonly topics: readonly TopicFigures[];
   readonly streams: number;
   readonly sessions: number;
+  readonly heldBytes: number;
   readonly ready: boolean;
   readonly uptimeMs: number;
   readonly load: Admission["load"];
@@ -91,6 +92,7 @@ const table: readonly Series[] = [
   gauge("topics_queue_leases_in_flight", "Leases that have not expired.", ({ leases }) => leases),
   gauge("topics_sse_connections", "Open streams: watch, work, WebSocket.", ({ streams }) => streams),
   gauge("topics_watch_sessions", "Watch sessions.", ({ sessions }) => sessions),
+  gauge("topics_stream_held_bytes", "Bytes held for slow readers of streams.", ({ heldBytes }) => heldBytes),
   gauge("topics_ready", "1 if the server takes requests.", ({ ready }) => Number(ready)),
   gauge("topics_recovery_progress", "How much is recovered, 0 to 1.", () => 1),
   counter("topics_uptime_ms", "Milliseconds since the start.", ({ uptimeMs }) => Math.floor(uptimeMs)),

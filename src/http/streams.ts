@@ -1,34 +1,39 @@
-/** Open streams: how many there may be, and what holds for each from its first byte to its end. */
+/** Open streams: how many there may be, and what all of them may hold for clients that are slow to take it. */
 import { ApiError } from "../contract/errors.ts";
 import { callOf } from "./call.ts";
-import type { Caller } from "./keys.ts";
+import { anybody, type Usage } from "./keys.ts";
+import { headers, type Opening, Stream } from "./stream.ts";
 
 /** 0 is no limit. */
 export interface StreamLimits {
   readonly streamsMax: number;
   readonly streamsPerKeyMax: number;
+  readonly streamBytesMax: number;
 }
-
-const headers = {
-  "content-type": "text/event-stream",
-  "cache-control": "no-store",
-  "x-accel-buffering": "no",
-};
-
-const utf8 = new TextEncoder();
 
 export class Streams {
   readonly #limits: StreamLimits;
+  readonly #unexpected: (error: unknown) => void;
   readonly #shutdown = new AbortController();
+  /** Streams whose clients are slow, with what is held for them; the longest waiting one first. */
+  readonly #held = new Map<{ cut: () => void }, number>();
+  #heldBytes = 0;
   #count = 0;
 
-  constructor(limits: StreamLimits) {
+  /** `unexpected` gets what ends a stream and is no client's doing. */
+  constructor(limits: StreamLimits, unexpected: (error: unknown) => void) {
     this.#limits = limits;
+    this.#unexpected = unexpected;
   }
 
-  /** Streams that are open. */
+  /** Streams and sockets that are open. */
   get count(): number {
     return this.#count;
+  }
+
+  /** What is held for slow clients. */
+  get heldBytes(): number {
+    return this.#heldBytes;
   }
 
   /** Aborted when all streams must end. */
@@ -41,66 +46,49 @@ export class Streams {
     this.#shutdown.abort();
   }
 
-  /**
-   * Answers with what `source` yields, a text at a time as fast as the client takes it. Its signal says that the
-   * client has left. A `HEAD` gets the headers.
-   *
-   * Throws `not_acceptable`; then what `allow` does; then `throttled`.
-   */
-  open(request: Request, allow: () => void, source: (left: AbortSignal) => AsyncGenerator<string>): Response {
-    if (!acceptsEvents(request)) throw new ApiError("not_acceptable", {});
-    allow();
-    if (request.method === "HEAD") return new Response(null, { headers });
-    const { caller, admitted } = callOf(request);
-    this.#allow(caller, admitted);
-    const left = new AbortController();
-    const texts = source(left.signal);
-    let isOpen = true;
-    this.#count++;
-    caller.usage.streams++;
-    const close = () => {
-      if (!isOpen) return;
-      isOpen = false;
-      this.#count--;
-      caller.usage.streams--;
-      request.signal.removeEventListener("abort", leave);
-    };
-    const leave = () => {
-      left.abort();
-      // A generator that rests between two texts would never know.
-      texts.return(undefined).catch(() => {});
-      close();
-    };
-    if (request.signal.aborted) leave();
-    else request.signal.addEventListener("abort", leave);
-    const pull = async (controller: ReadableStreamDefaultController<Uint8Array>) => {
-      const { value, done } = await texts.next().catch((error) => {
-        close();
-        throw error;
-      });
-      if (left.signal.aborted) return;
-      if (!done) controller.enqueue(utf8.encode(value));
-      else {
-        close();
-        controller.close();
-      }
-    };
-    return new Response(new ReadableStream({ pull, cancel: leave }), { headers });
-  }
-
-  #allow({ usage }: Caller, hasKey: boolean): void {
+  /** Counts one more, until the function it returns is called. Throws `throttled`. */
+  enter(usage: Usage): () => void {
     const { streamsMax, streamsPerKeyMax } = this.#limits;
     if (streamsMax > 0 && this.count >= streamsMax) {
       throw new ApiError("throttled", { limit: "max_sse_connections", max: streamsMax });
     }
-    if (hasKey && streamsPerKeyMax > 0 && usage.streams >= streamsPerKeyMax) {
+    if (usage !== anybody.usage && streamsPerKeyMax > 0 && usage.streams >= streamsPerKeyMax) {
       throw new ApiError("throttled", { limit: "max_sse_connections_per_key", max: streamsPerKeyMax });
     }
+    this.#count++;
+    usage.streams++;
+    let isIn = true;
+    return () => {
+      if (!isIn) return;
+      isIn = false;
+      this.#count--;
+      usage.streams--;
+    };
   }
-}
 
-/** As lenient as clients are: the names anywhere in the header, or none. */
-function acceptsEvents(request: Request): boolean {
-  const accept = request.headers.get("accept") ?? "";
-  return accept === "" || accept.includes("text/event-stream") || accept.includes("*/*");
+  /** Answers with what a source yields, as fast as the client takes it. A `HEAD` gets the headers. Throws `throttled`. */
+  open<T>(request: Request, opening: Opening<T>): Response {
+    if (request.method === "HEAD") return new Response(null, { headers });
+    const leave = this.enter(opening.caller.usage);
+    const call = callOf(request);
+    call.isStream = true;
+    const stream: Stream<T> = new Stream(call.received, opening, {
+      over: leave,
+      hold: (bytes): void => this.hold(stream, bytes),
+      unexpected: this.#unexpected,
+    });
+    return new Response(stream.body, { headers });
+  }
+
+  /** Notes what is held for a slow client; 0 when it has taken it. Cuts the slowest ones if that is too much. */
+  hold(client: { cut: () => void }, bytes: number): void {
+    this.#heldBytes += bytes - (this.#held.get(client) ?? 0);
+    this.#held.delete(client);
+    if (bytes > 0) this.#held.set(client, bytes);
+    const max = this.#limits.streamBytesMax;
+    for (const slowest of this.#held.keys()) {
+      if (max === 0 || this.#heldBytes <= max) break;
+      slowest.cut();
+    }
+  }
 }

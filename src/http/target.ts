@@ -73,3 +73,34 @@ export class Query {
     return /^[0-9]+$/.test(value) && BigInt(value) < 1n << BigInt(bits) ? Number(value) : otherwise;
   }
 }
+
+/** The same for what is no part of the older contract: what cannot be understood is `invalid_request`. */
+export class StrictQuery {
+  readonly #query: Query;
+
+  constructor(query: Query) {
+    this.#query = query;
+  }
+
+  flag(name: string): boolean | undefined {
+    const value = this.oneOf(name, ["true", "1", "false", "0"]);
+    return value === undefined ? undefined : value === "true" || value === "1";
+  }
+
+  oneOf(name: string, values: readonly string[]): string | undefined {
+    const value = this.#query.all(name).at(-1);
+    if (value === undefined || values.includes(value)) return value;
+    throw invalid(`${name}: expected one of ${values.join(", ")}`);
+  }
+
+  /** An unsigned integer of so many bits; above 2^53-1 a bigint. */
+  integer(name: string, bits = 64): number | bigint | undefined {
+    const value = this.#query.all(name).at(-1);
+    if (value === undefined) return undefined;
+    if (!/^[0-9]+$/.test(value) || BigInt(value) >= 1n << BigInt(bits)) {
+      throw invalid(`${name}: expected an integer from 0 to 2^${bits}-1`);
+    }
+    const number = Number(value);
+    return Number.isSafeInteger(number) ? number : BigInt(value);
+  }
+}

@@ -15,6 +15,7 @@ import { Logs } from "./logs.ts";
 import { moveRows } from "./move.ts";
 import { Records } from "./records.ts";
 import { Routers } from "./routers.ts";
+import { secretOf } from "./secrets.ts";
 import { noSyncs, type SyncFigures, Syncs } from "./syncs.ts";
 import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
@@ -136,6 +137,11 @@ export class Store implements Disposable {
   /** Resolves when everything committed before is on the device. */
   sync(): Promise<void> {
     return this.#syncs?.sync() ?? Promise.resolve();
+  }
+
+  /** Random bytes of that name, which stay the same for this data directory. */
+  secret(name: string): Uint8Array {
+    return this.transaction(() => secretOf(this.#db, name));
   }
 
   get figures(): StoreFigures {

@@ -16,6 +16,7 @@ export interface Machine {
   readonly redis: string;
   readonly bullmq: string;
   readonly postgres: string;
+  readonly nats: string;
   readonly wrk: string;
   readonly date: string;
   /** Runnable processes before the run: what else this machine had to do. */
@@ -33,6 +34,7 @@ export async function describeMachine(directory: string): Promise<Machine> {
     redis: versionOf(["redis-server", "--version"], /v=(\S+)/),
     bullmq: devDependencies.bullmq,
     postgres: versionOf([postgresProgram("postgres") ?? "postgres", "--version"], /(\d\S+)/),
+    nats: versionOf(["nats-server", "--version"], /v(\d\S+)/),
     wrk: versionOf(["wrk", "--version"], /^wrk (\S+)/),
     date: new Date().toISOString(),
     loadAverage: loadavg()[0] ?? 0,

@@ -1,4 +1,5 @@
 /** The tables of a run as text. */
+import { fraction, generatorShare, gib, mib, NONE, percent, section, table, times, whole } from "./cells.ts";
 import type { Depth } from "./depth.ts";
 import type { Figures } from "./figures.ts";
 import type { Store } from "./growth.ts";
@@ -6,6 +7,8 @@ import type { Machine } from "./machine.ts";
 import type { JobRatio, JobRow } from "./queue.ts";
 import type { Forwarding, Visibility } from "./router.ts";
 import type { Ratio, Row } from "./throughput.ts";
+import type { Watch } from "./watch.ts";
+import { describeWatch } from "./watchtables.ts";
 import type { Latencies, Operation } from "./work.ts";
 
 /** All that a run found out. */
@@ -22,13 +25,10 @@ export interface Report {
   readonly depths: Depth[];
   readonly visibility: Visibility[];
   readonly forwarding: Forwarding[];
+  readonly watch: Watch;
   /** What was left out, in sentences. */
   readonly omitted: string[];
 }
-
-const NONE = "-";
-/** A generator that uses more of a core than this may be what limits the row. */
-const GENERATOR_SHARE_MAX = 0.9;
 
 export function describe(report: Report): string {
   const sections = [
@@ -48,6 +48,7 @@ export function describe(report: Report): string {
       report.visibility.length,
     ),
     section("Routers: full write load", describeForwarding(report.forwarding), report.forwarding.length),
+    ...describeWatch(report.watch),
     report.omitted.join("\n"),
   ];
   return `${sections.filter((text) => text !== "").join("\n\n")}\n`;
@@ -55,17 +56,15 @@ export function describe(report: Report): string {
 
 function describeMachine({ machine, settings, server }: Report): string {
   const { cpu, cores, memoryBytes, kernel, bun, fileSystem, date, loadAverage } = machine;
-  const { redis, bullmq, postgres, wrk } = machine;
+  const { redis, bullmq, postgres, nats, wrk } = machine;
   return [
     `${cpu}, ${cores} cores (shared by server and load), ${gib(memoryBytes)}, Linux ${kernel}, ${fileSystem}`,
-    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, BullMQ ${bullmq}, PostgreSQL ${postgres}, topics ${server?.version ?? NONE}`,
+    `Bun ${bun}, wrk ${wrk}, Redis ${redis}, BullMQ ${bullmq}, PostgreSQL ${postgres}, NATS ${nats}, topics ${server?.version ?? NONE}`,
     `${date}, load average ${fraction(loadAverage, 2)} before`,
     "cpu: share of a core; load cpu: that of the load generator, and with ! it may be what limits the row",
     `${settings.seconds} s a row, median of ${settings.times}${settings.quick ? ", --quick sizes" : ""}`,
   ].join("\n");
 }
-
-const section = (title: string, text: string, length: number) => (length === 0 ? "" : `${title}\n\n${text}`);
 
 const figureColumns = ["calls/s", "records/s", "p50 ms", "p99 ms", "µs/record", "µs/call", "cpu", "load cpu"];
 
@@ -79,8 +78,6 @@ const figureCells = (figures: Figures): string[] => [
   percent(figures.serverCpuShare),
   generatorShare(figures.generatorCpuShare),
 ];
-
-const generatorShare = (share: number) => percent(share) + (share > GENERATOR_SHARE_MAX ? " !" : "");
 
 function describeThroughput(rows: Row[]): string {
   return table(
@@ -241,23 +238,3 @@ function describeForwarding(all: Forwarding[]): string {
     0,
   );
 }
-
-/** Columns as wide as their widest cell; the first `leftColumns` hold words, the others numbers. */
-function table(head: string[], rows: string[][], leftColumns: number): string {
-  const widths = head.map((title, i) => Math.max(title.length, ...rows.map((row) => row[i]!.length)));
-  const line = (cells: string[]) =>
-    cells
-      .map((cell, i) => (i < leftColumns ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)))
-      .join("  ");
-  return [head, widths.map((width) => "-".repeat(width)), ...rows]
-    .map((cells) => line(cells).trimEnd())
-    .join("\n");
-}
-
-const whole = (value: number) => Math.round(value).toLocaleString("en");
-const fraction = (value: number, digits: number) =>
-  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const times = (ratio: number | undefined) => (ratio === undefined ? NONE : `${ratio.toFixed(2)} x`);
-const percent = (share: number) => `${Math.round(share * 100)} %`;
-const mib = (bytes: number) => `${whole(bytes / 2 ** 20)} MiB`;
-const gib = (bytes: number) => `${whole(bytes / 2 ** 30)} GiB`;

@@ -1,7 +1,7 @@
 /**
  * The benchmark: `bun run bench`. Measures the built executable against Redis Streams and a bare server,
  * how its cost grows with the store, what large operations do to other clients, its queue against BullMQ
- * and PostgreSQL, and its routers.
+ * and PostgreSQL, its routers, and its watch streams against Redis and NATS.
  *
  * The report goes to standard output, as tables or with `--json` as one document; progress goes to
  * standard error. The load generators share the machine with the servers, so their CPU time is shown
@@ -19,21 +19,22 @@ import { describe, type Report } from "./report.ts";
 import { measureForwarding, measureVisibility } from "./router.ts";
 import { findBinary, withServer } from "./server.ts";
 import { measureThroughput, ratios } from "./throughput.ts";
-import { findTools } from "./tools.ts";
+import { findTools, type Tool } from "./tools.ts";
+import { measureWatch, nothingWatched } from "./watch.ts";
 import { measureWork } from "./work.ts";
 
 const usage = `bun run bench [options]
 
   --quick          1 s a row, small stores
   --json           print the report as JSON
-  --only <part>    throughput, growth, work, queue or router; may be repeated (default: all)
+  --only <part>    throughput, growth, work, queue, router or watch; may be repeated (default: all)
   --seconds <n>    seconds a row (default 5)
   --times <n>      runs of a row, of which the median is taken (default 3)
   --binary <path>  the executable to measure (default dist/topics, built if absent)
   --dir <path>     where to put the stores (default: the system's temporary directory)
 `;
 
-const parts = ["throughput", "growth", "work", "queue", "router"] as const;
+const parts = ["throughput", "growth", "work", "queue", "router", "watch"] as const;
 type Part = (typeof parts)[number];
 
 const options = {
@@ -68,10 +69,13 @@ try {
 async function measureAll(): Promise<Report> {
   const say = (line: string) => void process.stderr.write(`${line}\n`);
   const { seconds, times, quick, wanted, directory } = flags;
-  const tools = await findTools(wanted("queue") ? ["wrk", "redis", "postgres"] : ["wrk", "redis"], say);
+  const needed: Tool[] = ["wrk", "redis"];
+  if (wanted("queue")) needed.push("postgres");
+  if (wanted("watch")) needed.push("nats");
+  const tools = await findTools(needed, say);
   for (const line of tools.omitted) say(line);
   const machine = await describeMachine(directory);
-  const binary = tools.wrk || wanted("queue") ? await findBinary(flags.binary) : "";
+  const binary = tools.wrk || wanted("queue") || wanted("watch") ? await findBinary(flags.binary) : "";
   const bench: Bench = { binary, directory, seconds, times, quick, say };
   const versionOf = () => withServer(binary, directory, async (server) => server.version);
   const server = binary ? { binary, version: await versionOf() } : undefined;
@@ -82,6 +86,7 @@ async function measureAll(): Promise<Report> {
   const depths = wanted("queue") ? await measureDepths(bench) : [];
   const visibility = tools.wrk && wanted("router") ? await measureVisibility(bench) : [];
   const forwarding = tools.wrk && wanted("router") ? await measureForwarding(bench) : [];
+  const watch = wanted("watch") ? await measureWatch(bench, tools) : nothingWatched;
   return {
     machine,
     settings: { seconds, times, quick },
@@ -95,6 +100,7 @@ async function measureAll(): Promise<Report> {
     depths,
     visibility,
     forwarding,
+    watch,
     omitted: tools.omitted,
   };
 }

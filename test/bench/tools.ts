@@ -5,6 +5,7 @@ export interface Tools {
   readonly wrk: boolean;
   readonly redis: boolean;
   readonly postgres: boolean;
+  readonly nats: boolean;
   /** What is left out, in sentences. */
   readonly omitted: string[];
 }
@@ -14,8 +15,9 @@ const packages = {
   wrk: { package: "wrk", programs: ["wrk"] },
   redis: { package: "redis-server", programs: ["redis-server", "redis-benchmark", "redis-cli"] },
   postgres: { package: "postgresql", programs: ["postgres", "initdb"] },
+  nats: { package: "nats-server", programs: ["nats-server"] },
 };
-type Tool = keyof typeof packages;
+export type Tool = keyof typeof packages;
 
 /** Looks for the programs; as root on a Debian-like system it installs what is missing of the `needed` ones. */
 export async function findTools(needed: Tool[], say: (line: string) => void): Promise<Tools> {
@@ -31,11 +33,18 @@ export async function findTools(needed: Tool[], say: (line: string) => void): Pr
   }
   const lacks = {
     wrk: "no figures of the server and of the ceiling, no growth, no work, no routers",
-    redis: "no Redis Streams rows, no BullMQ rows",
+    redis: "no Redis Streams rows, no Redis Pub/Sub rows, no BullMQ rows",
     postgres: "no PostgreSQL rows",
+    nats: "no NATS rows",
   };
   const omitted = needed
     .filter(isMissing)
     .map((tool) => `The package ${packages[tool].package} is missing: ${lacks[tool]}.`);
-  return { wrk: !isMissing("wrk"), redis: !isMissing("redis"), postgres: !isMissing("postgres"), omitted };
+  return {
+    wrk: !isMissing("wrk"),
+    redis: !isMissing("redis"),
+    postgres: !isMissing("postgres"),
+    nats: !isMissing("nats"),
+    omitted,
+  };
 }

@@ -1,6 +1,6 @@
 /** What workers do with queues of an engine without HTTP, in short words. */
 import type { Engine } from "../../src/engine/engine.ts";
-import type { WorkFrame } from "../../src/engine/frames.ts";
+import type { WorkFrame } from "../../src/engine/work.ts";
 
 /** The node of every claim that names no other. */
 export const WORKER = "worker";

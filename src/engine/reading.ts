@@ -1,0 +1,81 @@
+/** Reading topics for streams: from memory at the head, from the store behind it, and nothing before it is kept. */
+import type { Bell } from "./bell.ts";
+import type { Commits } from "./commit.ts";
+import type { Group } from "./group.ts";
+import { Pages } from "./pages.ts";
+import { read, type Window } from "./reader.ts";
+import { type Step, stepOf, Tails } from "./tails.ts";
+import type { Topic } from "./topic.ts";
+import type { Topics } from "./topics.ts";
+
+export class Reading {
+  readonly #topics: Topics;
+  readonly #commits: Commits;
+  readonly #bell: Bell;
+  readonly #now: () => number;
+  readonly #tails = new Tails();
+  readonly #pages = new Pages();
+  readonly #readers = new Map<Topic, number>();
+
+  constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
+    this.#topics = topics;
+    this.#commits = commits;
+    this.#bell = bell;
+    this.#now = now;
+  }
+
+  /** Keeps what a group has brought for those who follow its topics. */
+  committed(group: Group): void {
+    for (const [topic, appended] of group.appended) {
+      if (this.#readers.has(topic)) this.#tails.append(topic, appended);
+    }
+  }
+
+  /** Calls `hear` when the topic grows or is deleted, until the function it returns is called. */
+  listen(topic: Topic, hear: () => void): () => void {
+    const stop = this.#bell.listen(topic, hear);
+    this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
+    return () => {
+      stop();
+      const left = this.#readers.get(topic)! - 1;
+      if (left > 0) this.#readers.set(topic, left);
+      else {
+        this.#readers.delete(topic);
+        this.#tails.forget(topic);
+      }
+    };
+  }
+
+  /** Calls `hear` when a topic of that name is created. */
+  listenFor(name: string, hear: () => void): () => void {
+    return this.#bell.listen(name, hear);
+  }
+
+  /** What lies behind `window.fromSeq`, if that is in memory. */
+  live(topic: Topic, window: Window): Step | undefined {
+    const step = this.#tails.read(topic, window, this.#now());
+    if (step) this.#topics.consumed(topic);
+    return step;
+  }
+
+  /**
+   * What lies behind `window.fromSeq` of the topic that has that name now, with what its routers have for it.
+   * Throws `topic_not_found`, `internal`.
+   */
+  async stored(name: string, window: (topic: Topic) => Window): Promise<{ topic: Topic; step: Step }> {
+    const topic = await this.#topics.fresh(name);
+    const wanted = window(topic);
+    const run = await read(topic, wanted, this.#pages);
+    // Deleted during a long walk: what was read says nothing about what there is now.
+    if (topic.deleted) return this.stored(name, window);
+    this.#topics.consumed(topic);
+    return { topic, step: stepOf(topic, wanted, run) };
+  }
+
+  /** What must be over before records up to `seq` are shown; undefined if nothing must. */
+  kept(topic: Topic, seq: number, strong: boolean): Promise<void> | undefined {
+    if (topic.unsynced) return topic.unsynced;
+    if (!strong || topic.config.durability === "ephemeral" || topic.syncedHead >= seq) return undefined;
+    return this.#commits.harden(topic);
+  }
+}

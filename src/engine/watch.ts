@@ -1,0 +1,177 @@
+/** Following topics: by a session and its streams, by a stream of one topic, or over a socket. */
+import { invalid } from "../contract/errors.ts";
+import {
+  DIFF_BYTES_DEFAULT,
+  DIFF_BYTES_MAX,
+  DIFF_LIMIT_DEFAULT,
+  DIFF_LIMIT_MAX,
+  HEARTBEAT_MS,
+  HEARTBEAT_MS_MAX,
+  SAFE_INTEGER_MAX,
+  SESSION_TTL_MS,
+  WATCH_BYTES_DEFAULT,
+  WATCH_LIMIT_DEFAULT,
+  WATCH_TOPICS_MAX,
+} from "../contract/limits.ts";
+import { toldBack } from "../contract/schema.ts";
+import type { Selection, Watch as WatchRequest, Watched, WatchFrom } from "../contract/watch.ts";
+import { clamp } from "./config.ts";
+import { Follower, type Wants } from "./follower.ts";
+import type { Group } from "./group.ts";
+import { decodeId, type Place, type Places } from "./places.ts";
+import type { Reading } from "./reading.ts";
+import { type Session, Sessions } from "./sessions.ts";
+import type { Topics } from "./topics.ts";
+
+export interface WatchLimits {
+  /** 0 is no limit. */
+  readonly watchSessionsMax: number;
+  readonly heartbeatMsMin: number;
+}
+
+/** What streams of one topic or several are asked for, beside where to begin. */
+export type FollowOptions = Omit<WatchRequest, "topics">;
+
+/** Where a stream begins in a topic, as its client is told and as it is kept. */
+export interface Start {
+  readonly told: Watched;
+  readonly place: Place;
+}
+
+export class Watch implements Disposable {
+  readonly #topics: Topics;
+  readonly #reading: Reading;
+  readonly #sessions: Sessions;
+  readonly #limits: WatchLimits;
+
+  constructor(topics: Topics, reading: Reading, limits: WatchLimits, now: () => number) {
+    this.#topics = topics;
+    this.#reading = reading;
+    this.#limits = limits;
+    this.#sessions = new Sessions(limits.watchSessionsMax, now);
+  }
+
+  get sessions(): number {
+    return this.#sessions.count;
+  }
+
+  committed(group: Group): void {
+    this.#reading.committed(group);
+  }
+
+  [Symbol.dispose](): void {
+    this.#sessions[Symbol.dispose]();
+  }
+
+  /**
+   * Makes a session for its `owner`. `allow` is asked about every name before any is looked at; `lenient` leaves out
+   * those that do not exist. Throws `invalid_request`, what `allow` does, `topic_not_found`, `throttled`.
+   */
+  async start(request: WatchRequest, lenient: boolean, owner: object, allow: (topic: string) => void) {
+    const { topics, heartbeat_ms } = request;
+    if (topics.size === 0 || topics.size > WATCH_TOPICS_MAX) {
+      throw invalid(`topics: 1 to ${WATCH_TOPICS_MAX} are needed`);
+    }
+    for (const name of topics.keys()) allow(name);
+    const starts = await this.starts(topics, lenient);
+    const session = this.#sessions.add({
+      owner,
+      places: new Map(Array.from(starts, ([name, { place }]) => [name, place])),
+      wants: wantsOf(request),
+      heartbeatMs: this.heartbeatMs(heartbeat_ms),
+    });
+    return {
+      wid: session.wid,
+      stream_url: `/v0/watch/${session.wid}`,
+      session_ttl_ms: SESSION_TTL_MS,
+      topics: Object.fromEntries(Array.from(starts, ([name, { told }]) => [name, told])),
+    };
+  }
+
+  /** Throws `not_found`. */
+  session(wid: string): Session {
+    return this.#sessions.existing(wid);
+  }
+
+  /** A stream of a session. It ends when it is returned, or by itself at `shutdown`. */
+  open(session: Session, lastEventId: string, shutdown: AbortSignal): Follower {
+    const follower = this.#follower(session.places(lastEventId), session.wants, shutdown, () =>
+      this.#sessions.end(session, follower),
+    );
+    this.#sessions.begin(session, follower);
+    return follower;
+  }
+
+  /** A stream of one topic. A place that its client comes back with counts more than `start`. */
+  follow(topic: string, start: Start, options: FollowOptions, lastEventId: string, shutdown: AbortSignal): Follower {
+    const told = decodeId(lastEventId)?.get(topic);
+    const place = told ? { epoch: start.told.epoch, ...told } : start.place;
+    return this.#follower(new Map([[topic, place]]), wantsOf(options), shutdown, () => {});
+  }
+
+  /** What a socket follows is for it to add. */
+  socket(): Follower {
+    return new Follower(this.#reading, { ids: false, over: () => {} });
+  }
+
+  #follower(places: Places, wants: Wants, shutdown: AbortSignal, over: () => void): Follower {
+    const stop = () => follower.end("server_shutting_down", "server is shutting down; reconnect");
+    const follower = new Follower(this.#reading, {
+      ids: true,
+      over: () => {
+        shutdown.removeEventListener("abort", stop);
+        over();
+      },
+    });
+    for (const [name, place] of places) follower.add(name, place, wants);
+    shutdown.addEventListener("abort", stop);
+    return follower;
+  }
+
+  heartbeatMs(asked = HEARTBEAT_MS): number {
+    return clamp(asked, this.#limits.heartbeatMsMin, HEARTBEAT_MS_MAX);
+  }
+
+  /** Where to begin in each topic. Throws `topic_not_found` unless `lenient`. */
+  async starts(topics: ReadonlyMap<string, WatchFrom>, lenient: boolean): Promise<Map<string, Start>> {
+    const starts = new Map<string, Start>();
+    const found = await Promise.all(
+      Array.from(topics, async ([name, from]) => [name, await this.#start(name, from, lenient)] as const),
+    );
+    for (const [name, start] of found) if (start) starts.set(name, start);
+    return starts;
+  }
+
+  async #start(name: string, from: WatchFrom, lenient: boolean): Promise<Start | undefined> {
+    if (lenient && !this.#topics.has(name)) return undefined;
+    const topic = await this.#topics.fresh(name);
+    const { head: head_seq, earliest: earliest_seq } = topic.log;
+    const seq = from.tail ? head_seq : (from.from_seq ?? 0);
+    const epoch = from.tail ? topic.epoch : (from.epoch ?? topic.epoch);
+    await topic.unsynced;
+    return {
+      told: { epoch: topic.epoch, from_seq: toldBack(seq), head_seq, earliest_seq },
+      place: { epoch, seq: Math.min(Number(seq), SAFE_INTEGER_MAX) },
+    };
+  }
+}
+
+/** Zeros stand for the defaults of a diff. */
+export function wantsOf(
+  { node, consistency, ...asked }: Selection & Pick<FollowOptions, "consistency">,
+  limit = WATCH_LIMIT_DEFAULT,
+  bytes = WATCH_BYTES_DEFAULT,
+): Wants {
+  const nodes = typeof node === "string" ? [node] : (node ?? []);
+  return {
+    limit: Math.min((asked.limit ?? limit) || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
+    bytesMax: Math.min((asked.max_batch_bytes ?? bytes) || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
+    view: {
+      tags: asked.include_tags ?? false,
+      meta: asked.include_meta ?? true,
+      data: asked.include_data ?? true,
+    },
+    nodes: new Set(nodes.map((name) => JSON.stringify(name))),
+    strong: consistency === "strong",
+  };
+}

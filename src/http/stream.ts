@@ -1,0 +1,166 @@
+/** One stream of server-sent events, from its first byte to its end. */
+import { ApiError } from "../contract/errors.ts";
+import { STALL_MS } from "../contract/limits.ts";
+import type { Caller } from "./keys.ts";
+import { heartbeat, retry } from "./sse.ts";
+
+export const headers = {
+  "content-type": "text/event-stream",
+  "cache-control": "no-store",
+  "x-accel-buffering": "no",
+};
+
+/** So much is encoded ahead of a client. What comes beyond waits for it. */
+const AHEAD_BYTES = 64 * 1024;
+
+const utf8 = new TextEncoder();
+
+export interface Opening<T> {
+  /** Whose streams it counts among. */
+  readonly caller: Caller;
+  readonly heartbeatMs: number;
+  /** Its signal says that the client has left. */
+  readonly source: (left: AbortSignal) => AsyncIterator<T, undefined>;
+  readonly spell: (item: T) => string;
+  /** An event that says why the stream ends before its source does. */
+  readonly ending: (code: string, message: string) => string;
+}
+
+export interface StreamEvents {
+  /** The stream is over. Called once. */
+  readonly over: () => void;
+  /** So many bytes are held for the client; 0 when it has taken them. */
+  readonly hold: (bytes: number) => void;
+  readonly unexpected: (error: unknown) => void;
+}
+
+export class Stream<T> {
+  readonly body: ReadableStream;
+  readonly #request: Request;
+  readonly #opening: Opening<T>;
+  readonly #events: StreamEvents;
+  readonly #left = new AbortController();
+  readonly #items: AsyncIterator<T, undefined>;
+  #controller!: ReadableStreamDefaultController<Uint8Array>;
+  #isOpen = true;
+  #sentAt = 0;
+  #beat: Timer | undefined;
+  #expiry: Timer | undefined;
+  /** Called when the client has taken what was ahead of it. */
+  #room: (() => void) | undefined;
+
+  /** `request` as Bun knows it. */
+  constructor(request: Request, opening: Opening<T>, events: StreamEvents) {
+    this.#request = request;
+    this.#opening = opening;
+    this.#events = events;
+    this.#items = opening.source(this.#left.signal);
+    this.body = new ReadableStream(
+      {
+        start: (controller) => {
+          this.#controller = controller;
+          this.#begin();
+        },
+        pull: () => this.#room?.(),
+        cancel: () => this.#leave(),
+      },
+      new ByteLengthQueuingStrategy({ highWaterMark: AHEAD_BYTES }),
+    );
+  }
+
+  /** Gives the client up, with whatever is held for it. */
+  cut(): void {
+    if (!this.#isOpen) return;
+    this.#leave();
+    this.#controller.error(new Error("the client is too slow"));
+  }
+
+  #begin(): void {
+    const { signal } = this.#request;
+    this.#send(retry);
+    if (signal.aborted) {
+      this.#leave();
+      return;
+    }
+    signal.addEventListener("abort", this.#leave);
+    this.#beat = setTimeout(this.#checkBeat, this.#opening.heartbeatMs);
+    const { expiresAt } = this.#opening.caller;
+    if (expiresAt !== undefined) {
+      const end = () => this.#end("unauthorized", "the token has expired");
+      this.#expiry = setTimeout(end, Math.max(0, expiresAt - Date.now()));
+    }
+    this.#run().catch((error) => {
+      if (!this.#isOpen) return;
+      if (!(error instanceof ApiError)) this.#events.unexpected(error);
+      this.#end("internal", "internal error");
+    });
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      const { value, done } = await this.#items.next();
+      if (!this.#isOpen) return;
+      if (done) break;
+      const bytes = this.#send(this.#opening.spell(value));
+      if (this.#controller.desiredSize! > 0) continue;
+      await this.#untilTaken(bytes);
+      if (!this.#isOpen) return;
+    }
+    this.#close();
+    this.#controller.close();
+  }
+
+  #send(text: string): number {
+    const bytes = utf8.encode(text);
+    this.#controller.enqueue(bytes);
+    this.#sentAt = performance.now();
+    return bytes.length;
+  }
+
+  /** Waits until the client has taken what was sent. One that takes too long is cut. */
+  async #untilTaken(bytes: number): Promise<void> {
+    this.#events.hold(bytes);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#room = resolve;
+    const stall = setTimeout(() => this.#end("slow_consumer", "the client takes too long; reconnect"), STALL_MS);
+    await promise;
+    this.#room = undefined;
+    clearTimeout(stall);
+    this.#events.hold(0);
+  }
+
+  /** A sign of life, unless there was one. The timer runs on by itself, so that events need not touch it. */
+  readonly #checkBeat = (): void => {
+    const { heartbeatMs } = this.#opening;
+    const quietMs = performance.now() - this.#sentAt;
+    const isDue = quietMs >= heartbeatMs && this.#room === undefined;
+    if (isDue) this.#send(heartbeat);
+    this.#beat = setTimeout(this.#checkBeat, quietMs >= heartbeatMs ? heartbeatMs : heartbeatMs - quietMs);
+  };
+
+  /** Ends the stream behind what the client has not taken yet. */
+  #end(code: string, message: string): void {
+    if (!this.#isOpen) return;
+    this.#send(this.#opening.ending(code, message));
+    this.#leave();
+    this.#controller.close();
+  }
+
+  readonly #leave = (): void => {
+    if (!this.#isOpen) return;
+    this.#left.abort();
+    // A source that rests between two items would never know.
+    this.#items.return?.().catch(() => {});
+    this.#close();
+  };
+
+  #close(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    clearTimeout(this.#beat);
+    clearTimeout(this.#expiry);
+    this.#request.signal.removeEventListener("abort", this.#leave);
+    this.#room?.();
+    this.#events.over();
+  }
+}
