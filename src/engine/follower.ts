@@ -57,6 +57,8 @@ export interface Told {
   readonly from: { readonly isDropped: boolean };
 }
 
+export type TellResult = IteratorResult<readonly Told[], undefined>;
+
 /** A topic that is followed. */
 class Followed {
   readonly name: string;
@@ -68,7 +70,7 @@ class Followed {
   isCaughtUp = false;
   isGoing = false;
   isDropped = false;
-  /** Reads since it was last at its head. */
+  /** Reads in this round. */
   reads = 0;
   stop = (): void => {};
 
@@ -76,10 +78,6 @@ class Followed {
     this.name = name;
     this.place = place;
     this.wants = wants;
-  }
-
-  get priority(): number {
-    return this.topic?.config.priority ?? 0;
   }
 
   get hasMore(): boolean {
@@ -96,17 +94,19 @@ class Followed {
 
 const none: ReadonlySet<string> = new Set();
 
-export class Follower implements AsyncIterableIterator<readonly Told[]> {
+export class Follower {
   readonly #reading: Reading;
   readonly #style: FollowerStyle;
   readonly #followed = new Map<string, Followed>();
   readonly #places = new Map<string, Place>();
   /** Topics that may have something to tell. */
   readonly #waiting = new Set<Followed>();
+  #round: Followed[] = [];
   #id: StreamId | undefined;
   #isOver = false;
   #last: Frame | undefined;
-  #wake = (): void => {};
+  /** Gives whoever asked what there is. */
+  #ask: ((result: TellResult | Promise<TellResult>) => void) | undefined;
 
   constructor(reading: Reading, style: FollowerStyle) {
     this.#reading = reading;
@@ -146,37 +146,60 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     this.#finish();
   }
 
-  [Symbol.asyncIterator](): this {
-    return this;
+  /** What comes next: now, where it is in memory, or when there is something. */
+  next(): TellResult | Promise<TellResult> {
+    return (
+      this.#poll([]) ??
+      new Promise((resolve) => {
+        this.#ask = resolve;
+      })
+    );
   }
 
-  async next(): Promise<IteratorResult<readonly Told[], undefined>> {
-    const told: Told[] = [];
-    for (let length = 0; ; ) {
-      const followed = this.#isOver || length >= BATCH_LENGTH ? undefined : this.#nextWaiting();
-      if (followed) {
-        const frames = this.#step(followed);
-        for (const frame of frames instanceof Promise ? await frames : frames) {
-          told.push(this.#tell(followed, frame));
-          length += frame.members.length;
-        }
-      } else if (this.#isOver) {
-        return this.#lastWords(told);
-      } else if (told.length > 0) {
-        return { value: told, done: false };
-      } else if (this.#style.ids && this.#followed.size === 0) {
-        this.#finish();
-      } else {
-        await new Promise<void>((resolve) => {
-          this.#wake = resolve;
-        });
-      }
+  return(): void {
+    this.#finish();
+  }
+
+  /** Answers whoever has asked, if there is something by now. */
+  serve(): void {
+    const ask = this.#ask;
+    if (ask === undefined) return;
+    const result = this.#pollSafely();
+    if (result === undefined) return;
+    this.#ask = undefined;
+    ask(result);
+  }
+
+  #pollSafely(): TellResult | Promise<TellResult> | undefined {
+    try {
+      return this.#poll([]);
+    } catch (error) {
+      return Promise.reject(error);
     }
   }
 
-  async return(): Promise<IteratorResult<readonly Told[], undefined>> {
-    this.#finish();
-    return { value: undefined, done: true };
+  /** Adds to `told` what can be told now. Undefined if that is nothing. */
+  #poll(told: Told[]): TellResult | Promise<TellResult> | undefined {
+    for (let length = 0; ; ) {
+      const followed = this.#isOver || length >= BATCH_LENGTH ? undefined : this.#nextWaiting();
+      if (followed === undefined) break;
+      const frames = this.#step(followed);
+      if (frames instanceof Promise) return this.#pollOn(told, followed, frames);
+      if (frames.length === 0) continue;
+      if (this.#isSole && told.length === 0) return { value: this.#tellSole(followed, frames), done: false };
+      length += this.#tell(told, followed, frames);
+    }
+    if (this.#style.ids && this.#followed.size === 0) this.#finish();
+    if (this.#isOver) return this.#lastWords(told);
+    return told.length > 0 ? { value: told, done: false } : undefined;
+  }
+
+  async #pollOn(told: Told[], followed: Followed, coming: Promise<readonly Frame[]>): Promise<TellResult> {
+    const frames = await coming;
+    const isSole = this.#isSole && told.length === 0 && frames.length > 0;
+    if (isSole) return { value: this.#tellSole(followed, frames), done: false };
+    this.#tell(told, followed, frames);
+    return this.#poll(told) ?? this.next();
   }
 
   #finish(): void {
@@ -184,21 +207,21 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     this.#isOver = true;
     this.#style.over();
     for (const followed of this.#followed.values()) followed.stop();
-    this.#wake();
+    this.#reading.soon(this);
   }
 
   /** What is left to say, and then the end. */
-  #lastWords(told: Told[]): IteratorResult<readonly Told[], undefined> {
+  #lastWords(told: Told[]): TellResult {
     const frame = this.#last;
     this.#last = undefined;
-    if (frame) told.push({ frame, id: this.#idBehind(frame), from: { isDropped: false } });
+    if (frame) told.push({ frame, id: this.#idNow(), from: kept });
     return told.length > 0 ? { value: told, done: false } : { value: undefined, done: true };
   }
 
   #notice(followed: Followed): void {
     if (this.#isOver) return;
     this.#waiting.add(followed);
-    this.#wake();
+    if (this.#ask) this.#reading.soon(this);
   }
 
   #drop(followed: Followed): void {
@@ -207,11 +230,31 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     if (this.#followed.get(followed.name) === followed) this.#followed.delete(followed.name);
   }
 
+  /** In rounds: those that wait when a round begins are served in order, the others in the next one. */
   #nextWaiting(): Followed | undefined {
-    let best: Followed | undefined;
-    for (const followed of this.#waiting) if (best === undefined || comesBefore(followed, best)) best = followed;
-    if (best && best.reads >= READS_PER_TURN) for (const followed of this.#waiting) followed.reads = 0;
-    return best;
+    for (;;) {
+      const current = this.#round.at(-1);
+      if (current === undefined) {
+        if (this.#waiting.size === 0) return undefined;
+        this.#round = this.#newRound();
+      } else if (this.#waiting.has(current) && current.reads < READS_PER_TURN) {
+        return current;
+      } else {
+        current.reads = 0;
+        this.#round.pop();
+      }
+    }
+  }
+
+  /** Those that wait, the first one last. */
+  #newRound(): Followed[] {
+    const round = [...this.#waiting];
+    if (round.length === 1) return round;
+    const priorities = new Map(round.map(({ name }) => [name, this.#reading.priorityOf(name)]));
+    return round.sort((a, b) => {
+      const byPriority = priorities.get(a.name)! - priorities.get(b.name)!;
+      return byPriority === 0 ? (a.name < b.name ? 1 : -1) : byPriority;
+    });
   }
 
   #step(followed: Followed): readonly Frame[] | Promise<readonly Frame[]> {
@@ -265,7 +308,6 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     if (this.#followed.get(followed.name) !== followed) return [];
     if (frames.length === 0) this.#place(followed, place);
     if (followed.hasMore) this.#waiting.add(followed);
-    else followed.reads = 0;
     return frames;
   }
 
@@ -295,9 +337,24 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     return followed.isDropped ? [] : [topicDeleted(followed.name, followed.place)];
   }
 
-  #tell(followed: Followed, frame: Frame): Told {
-    if (frame.place) this.#place(followed, frame.place);
-    return { frame, id: this.#idBehind(frame), from: followed };
+  #tell(told: Told[], followed: Followed, frames: readonly Frame[]): number {
+    let length = 0;
+    for (const frame of frames) {
+      if (frame.place) this.#place(followed, frame.place);
+      told.push({ frame, id: this.#idNow(), from: followed });
+      length += frame.members.length;
+    }
+    return length;
+  }
+
+  #tellSole(followed: Followed, frames: readonly Frame[]): readonly Told[] {
+    this.#places.set(followed.name, followed.place);
+    return soleTold(frames);
+  }
+
+  /** Whether its ids are those of every stream at the same place. */
+  get #isSole(): boolean {
+    return this.#style.ids && this.#places.size === 1;
   }
 
   #place({ name }: Followed, place: Place): void {
@@ -305,20 +362,25 @@ export class Follower implements AsyncIterableIterator<readonly Told[]> {
     this.#id?.move(name, place);
   }
 
-  #idBehind(frame: Frame): string {
+  #idNow(): string {
     if (!this.#style.ids) return "";
-    // The same for all streams that follow this topic alone.
-    if (this.#places.size === 1 && frame.soleId) return frame.soleId;
     this.#id ??= new StreamId(this.#places);
-    const id = this.#id.toString();
-    if (this.#places.size === 1) frame.soleId = id;
-    return id;
+    return this.#id.toString();
   }
 }
 
-/** Who has had many reads comes after those who wait. */
-function comesBefore(a: Followed, b: Followed): boolean {
-  const hasHadTurn = ({ reads }: Followed) => reads >= READS_PER_TURN;
-  if (hasHadTurn(a) !== hasHadTurn(b)) return hasHadTurn(b);
-  return a.priority === b.priority ? a.name < b.name : a.priority > b.priority;
+const kept = { isDropped: false };
+
+/** The frames for streams that follow no other topic: the same for all of them. */
+function soleTold(frames: readonly Frame[]): readonly Told[] {
+  let told = soles.get(frames);
+  if (told === undefined) {
+    told = frames.map((frame) => {
+      const places = new Map([[frame.topic!, frame.place!]]);
+      return { frame, id: String(new StreamId(places)), from: kept };
+    });
+    soles.set(frames, told);
+  }
+  return told;
 }
+const soles = new WeakMap<readonly Frame[], readonly Told[]>();

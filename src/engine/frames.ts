@@ -13,8 +13,6 @@ export interface Frame {
   readonly place?: Place;
   /** Its data: the members of a JSON object, without the braces. */
   readonly members: string;
-  /** The id of a stream behind it that follows no other topic, once somebody has asked. */
-  soleId?: string;
 }
 
 const membersOf = (data: object): string => JSON.stringify(data).slice(1, -1);

@@ -1,6 +1,7 @@
 /** Reading topics for streams: from memory at the head, from the store behind it, and nothing before it is kept. */
 import type { Bell } from "./bell.ts";
 import type { Commits } from "./commit.ts";
+import type { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
 import { Pages } from "./pages.ts";
 import { read, type Window } from "./reader.ts";
@@ -15,6 +16,8 @@ export class Reading {
   readonly #now: () => number;
   readonly #tails = new Tails();
   readonly #pages = new Pages();
+  /** Streams that may have something to tell. */
+  readonly #ready = new Set<Follower>();
   readonly #readers = new Map<Topic, number>();
 
   constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
@@ -23,6 +26,17 @@ export class Reading {
     this.#bell = bell;
     this.#now = now;
   }
+
+  /** Serves a stream once everything is known that happens together. */
+  soon(follower: Follower): void {
+    if (this.#ready.size === 0) queueMicrotask(this.#serve);
+    this.#ready.add(follower);
+  }
+
+  readonly #serve = (): void => {
+    for (const follower of this.#ready) follower.serve();
+    this.#ready.clear();
+  };
 
   /** Keeps what a group has brought for those who follow its topics. */
   committed(group: Group): void {
@@ -49,6 +63,11 @@ export class Reading {
   /** Calls `hear` when a topic of that name is created. */
   listenFor(name: string, hear: () => void): () => void {
     return this.#bell.listen(name, hear);
+  }
+
+  /** What an operator has said of a topic: higher ones come first. */
+  priorityOf(name: string): number {
+    return this.#topics.find(name)?.config.priority ?? 0;
   }
 
   /** What lies behind `window.fromSeq`, if that is in memory. */

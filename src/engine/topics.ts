@@ -42,7 +42,11 @@ export class Topics {
   }
 
   has(name: string): boolean {
-    return this.#catalog.find(name) !== undefined;
+    return this.find(name) !== undefined;
+  }
+
+  find(name: string): Topic | undefined {
+    return this.#catalog.find(name);
   }
 
   /** Throws `topic_not_found`, or `internal` for a topic that is known to have lost records. */

@@ -14,6 +14,8 @@ import { Metrics, metricsRoutes } from "./metrics.ts";
 import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
 import { routerRoutes } from "./routers.ts";
+import { socketOptions } from "./socket.ts";
+import { SOCKET_PATH, socketRoutes } from "./sockets.ts";
 import type { Streams } from "./streams.ts";
 import type { Tokens } from "./tokens.ts";
 import { tokenRoutes } from "./tokenroutes.ts";
@@ -60,7 +62,7 @@ export function createApp({ engine, admission, tokens, streams, corsOrigins, tls
   };
   const silent = (request: Request): void => app.server?.timeout(request, STREAM_IDLE_SECONDS);
   // Bun's own router sees paths before dots are resolved, and access is decided on what they come to.
-  const app = new Elysia({ strictPath: true, systemRouter: false, serve })
+  const app = new Elysia({ strictPath: true, systemRouter: false, serve, websocket: socketOptions })
     .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics, silent))
     .use(crossOrigin(corsOrigins))
     .onRequest(({ request }) => admission.admit(request))
@@ -80,14 +82,15 @@ export function createApp({ engine, admission, tokens, streams, corsOrigins, tls
     .use(queueRoutes(engine.queues, admission, streams))
     .use(routerRoutes(engine.routers, admission))
     .use(watchRoutes(engine.watch, admission, streams))
-    .use(tokenRoutes(tokens, admission));
+    .use(tokenRoutes(tokens, admission))
+    .use(socketRoutes(engine, streams, unexpected));
   return withHeads(app.use(documentationRoutes(app.routes)));
 }
 
-/** `HEAD` wherever `GET` is: the same for whoever may do that, without a body. */
+/** `HEAD` wherever `GET` is but for sockets: the same for whoever may do that, without a body. */
 function withHeads<App extends AnyElysia>(app: App): App {
   for (const { method, path, handler, hooks } of [...app.routes]) {
-    if (method === "GET") app.head(path, handler as () => Response, { ...hooks, detail: hidden });
+    if (method === "GET" && path !== SOCKET_PATH) app.head(path, handler as () => Response, { ...hooks, detail: hidden });
   }
   return app;
 }

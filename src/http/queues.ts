@@ -11,7 +11,7 @@ import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
 import { anyTopic, media, operation } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
-import { allowEvents, event } from "./sse.ts";
+import { allowEvents, event, utf8 } from "./sse.ts";
 import type { Streams } from "./streams.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -33,7 +33,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
       caller: callOf(request).caller,
       heartbeatMs: HEARTBEAT_MS,
       source: (left) => queues.work(topic, asked, left, streams.shutdown),
-      spell: (frames) => frames.map(spell).join(""),
+      spell: (frames) => utf8(frames.map(spell).join("")),
       ending: (code, error) => event("error", JSON.stringify({ code, error, topic })),
     });
   };

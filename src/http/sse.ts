@@ -2,11 +2,17 @@
 import { ApiError } from "../contract/errors.ts";
 import { RETRY_MS } from "../contract/limits.ts";
 
+const encoder = new TextEncoder();
+
+export function utf8(text: string): Uint8Array {
+  return encoder.encode(text);
+}
+
 /** What every stream says first: how long a client waits before it connects again. */
-export const retry = `retry: ${RETRY_MS}\n\n`;
+export const retry = utf8(`retry: ${RETRY_MS}\n\n`);
 
 /** A sign of life. */
-export const heartbeat = ": : hb\n\n";
+export const heartbeat = utf8(": : hb\n\n");
 
 /** One event. `data` may have line breaks, which clients put together again. */
 export function event(name: string, data: string, id?: string | number): string {

@@ -2,7 +2,7 @@
 import { ApiError } from "../contract/errors.ts";
 import { STALL_MS } from "../contract/limits.ts";
 import type { Caller } from "./keys.ts";
-import { heartbeat, retry } from "./sse.ts";
+import { heartbeat, retry, utf8 } from "./sse.ts";
 
 export const headers = {
   "content-type": "text/event-stream",
@@ -13,15 +13,19 @@ export const headers = {
 /** So much is encoded ahead of a client. What comes beyond waits for it. */
 const AHEAD_BYTES = 64 * 1024;
 
-const utf8 = new TextEncoder();
+/** Items that come now or later. An asynchronous generator is one. */
+export interface Source<T> {
+  next(): IteratorResult<T, undefined> | Promise<IteratorResult<T, undefined>>;
+  return(end: undefined): unknown;
+}
 
 export interface Opening<T> {
   /** Whose streams it counts among. */
   readonly caller: Caller;
   readonly heartbeatMs: number;
   /** Its signal says that the client has left. */
-  readonly source: (left: AbortSignal) => AsyncIterator<T, undefined>;
-  readonly spell: (item: T) => string;
+  readonly source: (left: AbortSignal) => Source<T>;
+  readonly spell: (item: T) => Uint8Array;
   /** An event that says why the stream ends before its source does. */
   readonly ending: (code: string, message: string) => string;
 }
@@ -40,7 +44,7 @@ export class Stream<T> {
   readonly #opening: Opening<T>;
   readonly #events: StreamEvents;
   readonly #left = new AbortController();
-  readonly #items: AsyncIterator<T, undefined>;
+  readonly #items: Source<T>;
   #controller!: ReadableStreamDefaultController<Uint8Array>;
   #isOpen = true;
   #sentAt = 0;
@@ -98,23 +102,23 @@ export class Stream<T> {
 
   async #run(): Promise<void> {
     for (;;) {
-      const { value, done } = await this.#items.next();
+      const coming = this.#items.next();
+      const { value, done } = coming instanceof Promise ? await coming : coming;
       if (!this.#isOpen) return;
       if (done) break;
-      const bytes = this.#send(this.#opening.spell(value));
+      const bytes = this.#opening.spell(value);
+      this.#send(bytes);
       if (this.#controller.desiredSize! > 0) continue;
-      await this.#untilTaken(bytes);
+      await this.#untilTaken(bytes.length);
       if (!this.#isOpen) return;
     }
     this.#close();
     this.#controller.close();
   }
 
-  #send(text: string): number {
-    const bytes = utf8.encode(text);
+  #send(bytes: Uint8Array): void {
     this.#controller.enqueue(bytes);
     this.#sentAt = performance.now();
-    return bytes.length;
   }
 
   /** Waits until the client has taken what was sent. One that takes too long is cut. */
@@ -141,7 +145,7 @@ export class Stream<T> {
   /** Ends the stream behind what the client has not taken yet. */
   #end(code: string, message: string): void {
     if (!this.#isOpen) return;
-    this.#send(this.#opening.ending(code, message));
+    this.#send(utf8(this.#opening.ending(code, message)));
     this.#leave();
     this.#controller.close();
   }
@@ -150,7 +154,7 @@ export class Stream<T> {
     if (!this.#isOpen) return;
     this.#left.abort();
     // A source that rests between two items would never know.
-    this.#items.return?.().catch(() => {});
+    Promise.resolve(this.#items.return(undefined)).catch(() => {});
     this.#close();
   };
 

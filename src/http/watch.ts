@@ -12,7 +12,7 @@ import { callOf } from "./call.ts";
 import { hidden } from "./docs/operation.ts";
 import type { Caller } from "./keys.ts";
 import { reply } from "./reply.ts";
-import { allowEvents, event } from "./sse.ts";
+import { allowEvents, event, utf8 } from "./sse.ts";
 import type { Streams } from "./streams.ts";
 import { nameIn, Query, StrictQuery } from "./target.ts";
 
@@ -92,11 +92,16 @@ function streamRequest(query: Query): StreamRequest {
 const given = (all: Record<string, unknown>): Record<string, unknown> =>
   Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
 
-function spell(told: readonly Told[]): string {
-  let text = "";
-  for (const { frame, id } of told) text += `id: ${id}\n${bodyOf(frame)}`;
-  return text;
+/** The bytes of what is told, which many streams may share. */
+function spell(told: readonly Told[]): Uint8Array {
+  let bytes = spelled.get(told);
+  if (bytes === undefined) {
+    bytes = utf8(told.map(({ frame, id }) => `id: ${id}\n${bodyOf(frame)}`).join(""));
+    spelled.set(told, bytes);
+  }
+  return bytes;
 }
+const spelled = new WeakMap<readonly Told[], Uint8Array>();
 
 /** What is the same for all streams of a frame, spelled once. */
 function bodyOf(frame: Frame): string {

@@ -31,7 +31,7 @@ export class TestEngine implements Disposable {
     this.store = store;
     this.engine = new Engine({
       store,
-      limits: { topicsMax: 0, routersMax: 0, totalBytesMax },
+      limits: { topicsMax: 0, routersMax: 0, totalBytesMax, watchSessionsMax: 0, heartbeatMsMin: 1000 },
       now: Date.now,
       failed: (error) => this.failures.push(error),
     });

@@ -3,24 +3,32 @@ import { describe, expect, test } from "bun:test";
 import { ApiError } from "../../src/contract/errors.ts";
 import { begin } from "../../src/http/call.ts";
 import { Caller } from "../../src/http/keys.ts";
+import { utf8 } from "../../src/http/sse.ts";
 import { Streams } from "../../src/http/streams.ts";
 import { turns } from "./setup.ts";
 
-type Source = (left: AbortSignal) => AsyncGenerator<string>;
+type Texts = (left: AbortSignal) => AsyncGenerator<string, undefined>;
 
 /** A stream over `source`, where there is room for one. */
-function opened(source: Source, signal?: AbortSignal) {
-  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0 });
+function opened(source: Texts, signal?: AbortSignal) {
+  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 }, () => {});
   const request = new Request("http://test/v0/topics/q/work", signal ? { signal } : {});
   const caller = new Caller([], [], { requests: 0, bodyBytes: 0, streams: 0 });
   begin(request).caller = caller;
-  const open = () => streams.open(request, () => {}, source);
+  const opening = {
+    caller,
+    heartbeatMs: 60_000,
+    source,
+    spell: utf8,
+    ending: (code: string) => `the end: ${code}`,
+  };
+  const open = () => streams.open(request, opening);
   /** Streams that are open: of all, and of the caller. */
   const held = () => [streams.count, caller.usage.streams];
   return { response: open(), open, held };
 }
 
-async function* silent(left: AbortSignal): AsyncGenerator<string> {
+async function* silent(left: AbortSignal): AsyncGenerator<string, undefined> {
   yield "first";
   await new Promise((resolve) => left.addEventListener("abort", resolve));
 }
@@ -32,7 +40,7 @@ describe("a stream", () => {
     expect(held()).toEqual([1, 1]);
   });
 
-  const failing: [string, Source][] = [
+  const failing: [string, Texts][] = [
     [
       "at once",
       // biome-ignore lint/correctness/useYield: it never comes to that.
@@ -49,11 +57,9 @@ describe("a stream", () => {
     ],
   ];
 
-  test.each(failing)("whose source throws %s breaks off and frees its place", async (_, source) => {
+  test.each(failing)("whose source throws %s says so, ends and frees its place", async (_, source) => {
     const { response, open, held } = opened(source);
-    const text = await response.text().catch(String);
-
-    expect(text).toContain("gone");
+    expect(await response.text()).toEndWith("the end: internal");
     expect(held()).toEqual([0, 0]);
     expect(open().status).toBe(200);
   });
@@ -63,7 +69,7 @@ describe("a stream", () => {
       yield "first";
       yield "last";
     });
-    expect(await response.text()).toBe("firstlast");
+    expect(await response.text()).toBe("retry: 2000\n\nfirstlast");
     expect(held()).toEqual([0, 0]);
   });
 

@@ -3,7 +3,7 @@ import { Engine } from "../../src/engine/engine.ts";
 import { Store } from "../../src/store/store.ts";
 
 const checkpointer = new URL("../../src/store/checkpointer.ts", import.meta.url);
-const limits = { topicsMax: 0, routersMax: 0, totalBytesMax: 0 };
+const limits = { topicsMax: 0, routersMax: 0, totalBytesMax: 0, watchSessionsMax: 0, heartbeatMsMin: 1000 };
 
 export interface Clock {
   now: number;

@@ -1,0 +1,162 @@
+/**
+ * One WebSocket (RFC 6455): commands come in and are carried out in their order, answers and frames go out, and what
+ * the client does not take waits as a position, not as data.
+ */
+import type { ServerWebSocket } from "bun";
+import { SOCKET_BYTES_WAITING_MAX, SOCKET_COMMANDS_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
+import type { Frame } from "../engine/frames.ts";
+import type { Follower } from "../engine/follower.ts";
+import type { Answer, Commands } from "./commands.ts";
+import type { Streams } from "./streams.ts";
+
+/** How Bun keeps sockets: it never closes one that is silent, and drops nothing that was sent. */
+export const socketOptions = {
+  maxPayloadLength: SOCKET_MESSAGE_BYTES_MAX,
+  idleTimeout: 0,
+  sendPings: false,
+  perMessageDeflate: false,
+  backpressureLimit: 4 * SOCKET_MESSAGE_BYTES_MAX,
+};
+
+/** Close codes: https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number */
+const GOING_AWAY = 1001;
+const POLICY_VIOLATION = 1008;
+
+/** So many commands may be under way before the next one has to wait for their answers. */
+const UNDER_WAY_MAX = 256;
+
+type Message = string | Buffer;
+
+export class Socket {
+  readonly #streams: Streams;
+  readonly #follower: Follower;
+  readonly #commands: Commands;
+  readonly #leave: () => void;
+  #ws!: ServerWebSocket<unknown>;
+  /** Messages that have not been looked at. */
+  #inbox: Message[] = [];
+  #inboxBytes = 0;
+  #isWorking = false;
+  /** Resolves when what was sent has been taken. */
+  #taken: PromiseWithResolvers<void> | undefined;
+  #isOver = false;
+
+  /** `leave` is called when the socket is over. */
+  constructor(streams: Streams, follower: Follower, commands: Commands, leave: () => void) {
+    this.#streams = streams;
+    this.#follower = follower;
+    this.#commands = commands;
+    this.#leave = leave;
+  }
+
+  open(ws: ServerWebSocket<unknown>): void {
+    this.#ws = ws;
+    if (this.#streams.shutdown.aborted) this.#shutDown();
+    this.#streams.shutdown.addEventListener("abort", this.#shutDown);
+    this.#tell().catch(() => this.cut());
+  }
+
+  message(_: ServerWebSocket<unknown>, message: Message): void {
+    this.#inbox.push(message);
+    this.#inboxBytes += message.length;
+    if (this.#inbox.length > SOCKET_COMMANDS_MAX || this.#inboxBytes > SOCKET_BYTES_WAITING_MAX) {
+      this.#ws.close(POLICY_VIOLATION, "too many commands are waiting");
+      return;
+    }
+    if (this.#isWorking) this.#hold();
+    else this.#work().catch(() => this.cut());
+  }
+
+  drain(ws: ServerWebSocket<unknown>): void {
+    if (ws.getBufferedAmount() > 0) return;
+    this.#taken?.resolve();
+    this.#taken = undefined;
+    this.#hold();
+  }
+
+  close(): void {
+    this.#isOver = true;
+    this.#inbox = [];
+    this.#inboxBytes = 0;
+    this.#follower.return();
+    this.#streams.shutdown.removeEventListener("abort", this.#shutDown);
+    this.#taken?.resolve();
+    this.#streams.hold(this, 0);
+    this.#leave();
+  }
+
+  /** Gives the client up. */
+  cut(): void {
+    this.#ws.terminate();
+  }
+
+  /** What the follower finds, as fast as the client takes it. */
+  async #tell(): Promise<void> {
+    for (;;) {
+      const { value, done } = await this.#follower.next();
+      if (done) return;
+      await this.#taken?.promise;
+      const wanted = value.filter(({ from }) => !from.isDropped);
+      this.#send(wanted.map(({ frame }) => spelled(frame)));
+    }
+  }
+
+  /** Carries out what has come in, publishes beside each other. */
+  async #work(): Promise<void> {
+    this.#isWorking = true;
+    let underWay: Promise<Answer>[] = [];
+    const settle = async () => {
+      for (const answer of underWay) await this.#answer(await answer);
+      underWay = [];
+    };
+    while (this.#inbox.length > 0 && !this.#isOver) {
+      const message = this.#inbox.shift()!;
+      this.#inboxBytes -= message.length;
+      const command = this.#commands.read(message);
+      if (!command.mayShare || underWay.length === UNDER_WAY_MAX) await settle();
+      underWay.push(command.carryOut());
+      if (!command.mayShare || this.#inbox.length === 0) await settle();
+    }
+    this.#isWorking = false;
+    this.#hold();
+  }
+
+  async #answer({ text, next }: Answer): Promise<void> {
+    await this.#taken?.promise;
+    if (this.#isOver) return;
+    this.#send([text]);
+    next?.();
+  }
+
+  #send(texts: readonly string[]): void {
+    if (this.#isOver || texts.length === 0) return;
+    this.#ws.cork(() => {
+      for (const text of texts) this.#ws.send(text);
+    });
+    if (this.#ws.getBufferedAmount() > 0) {
+      this.#taken ??= Promise.withResolvers();
+      this.#hold();
+    }
+  }
+
+  #hold(): void {
+    this.#streams.hold(this, this.#inboxBytes + (this.#taken ? this.#ws.getBufferedAmount() : 0));
+  }
+
+  readonly #shutDown = (): void => {
+    const message = "server is shutting down; reconnect";
+    this.#send([JSON.stringify({ op: "error", code: "server_shutting_down", message })]);
+    this.#ws.close(GOING_AWAY, message);
+  };
+}
+
+/** A frame as a message, which many sockets may share. */
+function spelled(frame: Frame): string {
+  let message = messages.get(frame);
+  if (message === undefined) {
+    message = `{"op":"${frame.event.replace("-", "_")}",${frame.members}}`;
+    messages.set(frame, message);
+  }
+  return message;
+}
+const messages = new WeakMap<Frame, string>();
