@@ -1,4 +1,5 @@
 /** One running server: keys, store, engine and HTTP, opened in order and taken down in reverse. */
+import http from "node:http";
 import { rename, rm, writeFile } from "node:fs/promises";
 import { checkAddress, isLoopback } from "./address.ts";
 import type { Config } from "./config.ts";
@@ -14,6 +15,8 @@ import { Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */
 const DRAIN_MS = 10_000;
+
+const HEADER_BYTES_MAX = 512 * 1024;
 
 /** Named from here because a compiled executable keeps it relative to its entry point. */
 const checkpointer = new URL("./store/checkpointer.ts", import.meta.url);
@@ -149,6 +152,8 @@ function openStore({ dataDir, acceptLoss }: Config, log: Logger, broken: (reason
 }
 
 function listen(app: ReturnType<typeof createApp>, { host, port }: Config): void {
+  // The id of a stream on many topics comes back in a header.
+  Object.assign(http, { maxHeaderSize: HEADER_BYTES_MAX });
   try {
     app.listen({ hostname: host, port });
   } catch (error) {

@@ -118,8 +118,9 @@ export class Follower {
     return this.#places;
   }
 
-  follows(topic: string): boolean {
-    return this.#followed.has(topic);
+  /** Where it stands, for its client. */
+  get id(): string {
+    return this.#idNow();
   }
 
   /** Follows a topic from now on, from there and in no other way. */

@@ -4,7 +4,6 @@
  * An id is base64url of a JSON object: the seq of every topic by name, and under `$epochs`, which no topic can be
  * called, the instances of the topics that the seqs belong to.
  */
-import type { TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError } from "../contract/errors.ts";
 import { MapOf, Position, RawJson } from "../contract/schema.ts";
@@ -54,7 +53,7 @@ export class StreamId {
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const decodeMembers = decoder(MapOf(RawJson));
 const decodeEpochs = decoder(MapOf(Position));
-const decodeSeq = decoder(Position as TSchema as typeof Position);
+const decodeSeq = decoder(Position);
 
 /** The places that an id tells, without an epoch where it names none. Undefined if it cannot be understood. */
 export function decodeId(id: string): ReadonlyMap<string, { epoch?: number; seq: number }> | undefined {

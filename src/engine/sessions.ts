@@ -57,7 +57,8 @@ export class Session {
     if (told === undefined) return left;
     const reached = this.#furthest(topic);
     const place = { epoch: reached.epoch, ...told };
-    return isBefore(reached, place) ? left : place;
+    // Nobody is sent further on than they were; but whoever knows another instance knows nothing of this one.
+    return place.epoch === reached.epoch && isBefore(reached, place) ? left : place;
   }
 
   #furthest(topic: string): Place {

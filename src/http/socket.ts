@@ -2,7 +2,6 @@
  * One WebSocket (RFC 6455): commands come in and are carried out in their order, answers and frames go out, and what
  * the client does not take waits as a position, not as data.
  */
-import type { ServerWebSocket } from "bun";
 import { SOCKET_BYTES_WAITING_MAX, SOCKET_COMMANDS_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
 import type { Frame } from "../engine/frames.ts";
 import type { Follower } from "../engine/follower.ts";
@@ -32,7 +31,7 @@ export class Socket {
   readonly #follower: Follower;
   readonly #commands: Commands;
   readonly #leave: () => void;
-  #ws!: ServerWebSocket<unknown>;
+  #ws!: Bun.ServerWebSocket<unknown>;
   /** Messages that have not been looked at. */
   #inbox: Message[] = [];
   #inboxBytes = 0;
@@ -49,14 +48,14 @@ export class Socket {
     this.#leave = leave;
   }
 
-  open(ws: ServerWebSocket<unknown>): void {
+  open(ws: Bun.ServerWebSocket<unknown>): void {
     this.#ws = ws;
     if (this.#streams.shutdown.aborted) this.#shutDown();
     this.#streams.shutdown.addEventListener("abort", this.#shutDown);
     this.#tell().catch(() => this.cut());
   }
 
-  message(_: ServerWebSocket<unknown>, message: Message): void {
+  message(_: Bun.ServerWebSocket<unknown>, message: Message): void {
     this.#inbox.push(message);
     this.#inboxBytes += message.length;
     if (this.#inbox.length > SOCKET_COMMANDS_MAX || this.#inboxBytes > SOCKET_BYTES_WAITING_MAX) {
@@ -67,7 +66,7 @@ export class Socket {
     else this.#work().catch(() => this.cut());
   }
 
-  drain(ws: ServerWebSocket<unknown>): void {
+  drain(ws: Bun.ServerWebSocket<unknown>): void {
     if (ws.getBufferedAmount() > 0) return;
     this.#taken?.resolve();
     this.#taken = undefined;

@@ -1,6 +1,5 @@
 /** `GET /v0/ws`: one WebSocket to follow topics and to publish. */
-import type { Server } from "bun";
-import { Elysia } from "elysia";
+import { Elysia, NotFoundError } from "elysia";
 import { invalid } from "../contract/errors.ts";
 import type { Engine } from "../engine/engine.ts";
 import { callOf } from "./call.ts";
@@ -15,13 +14,17 @@ export function socketRoutes({ log, watch }: Engine, streams: Streams, unexpecte
   return new Elysia({ name: "sockets" }).get(
     SOCKET_PATH,
     ({ request, server }) => {
+      // Elysia takes a HEAD for a GET. Like other methods it is none that the path knows.
+      if (request.method !== "GET") throw new NotFoundError();
       allowUpgrade(request);
       const { caller, received } = callOf(request);
       const leave = streams.enter(caller.usage);
       const follower = watch.socket();
       const commands = new Commands({ log, watch, follower, caller, unexpected });
       const data = new Socket(streams, follower, commands, leave);
-      if ((server as Server<Socket> | null)?.upgrade(received, { data })) return;
+      // Bun would select the first one that is offered.
+      received.headers.delete("sec-websocket-protocol");
+      if ((server as Bun.Server<Socket> | null)?.upgrade(received, { data })) return;
       leave();
       throw invalid("the connection cannot become a WebSocket");
     },

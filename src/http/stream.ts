@@ -15,7 +15,8 @@ const AHEAD_BYTES = 64 * 1024;
 
 /** Items that come now or later. An asynchronous generator is one. */
 export interface Source<T> {
-  next(): IteratorResult<T, undefined> | Promise<IteratorResult<T, undefined>>;
+  // biome-ignore lint/suspicious/noConfusingVoidType: so is the end of a generator that returns nothing.
+  next(): IteratorResult<T, void> | Promise<IteratorResult<T, void>>;
   return(end: undefined): unknown;
 }
 

@@ -1,5 +1,6 @@
 /** What the request target says: path segments and query parameters, by the contract's lenient rules. */
 import { invalid } from "../contract/errors.ts";
+import { SAFE_INTEGER_MAX } from "../contract/limits.ts";
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
@@ -93,14 +94,13 @@ export class StrictQuery {
     throw invalid(`${name}: expected one of ${values.join(", ")}`);
   }
 
-  /** An unsigned integer of so many bits; above 2^53-1 a bigint. */
-  integer(name: string, bits = 64): number | bigint | undefined {
+  /** An unsigned integer of so many bits; what is above 2^53-1 is as good as that. */
+  integer(name: string, bits = 64): number | undefined {
     const value = this.#query.all(name).at(-1);
     if (value === undefined) return undefined;
     if (!/^[0-9]+$/.test(value) || BigInt(value) >= 1n << BigInt(bits)) {
       throw invalid(`${name}: expected an integer from 0 to 2^${bits}-1`);
     }
-    const number = Number(value);
-    return Number.isSafeInteger(number) ? number : BigInt(value);
+    return Math.min(Number(value), SAFE_INTEGER_MAX);
   }
 }

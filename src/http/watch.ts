@@ -19,8 +19,16 @@ import { nameIn, Query, StrictQuery } from "./target.ts";
 const readWatch = bodyReader(WatchRequest);
 
 export function watchRoutes(watch: Watch, admission: Admission, streams: Streams) {
-  const open = (request: Request, caller: Caller, heartbeatMs: number, source: () => Follower) =>
-    streams.open(request, { caller, heartbeatMs, source, spell, ending });
+  const open = (request: Request, caller: Caller, heartbeatMs: number, begin: () => Follower) => {
+    let follower: Follower | undefined;
+    const source = () => {
+      follower = begin();
+      return follower;
+    };
+    const ending = (code: string, message: string) =>
+      event("error", JSON.stringify({ code, message }), follower?.id);
+    return streams.open(request, { caller, heartbeatMs, source, spell, ending });
+  };
   return new Elysia({ name: "watch" })
     .use(access)
     .post(
@@ -113,5 +121,3 @@ function bodyOf(frame: Frame): string {
   return body;
 }
 const bodies = new WeakMap<Frame, string>();
-
-const ending = (code: string, message: string): string => event("error", JSON.stringify({ code, message }));

@@ -617,7 +617,7 @@ describe("probes and pages", () => {
 
 describe("?token=", () => {
   const own = sharedServer({ TOPICS_API_KEYS: "good,with space,a+b" });
-  const streams = ["/v0/watch/x?", "/v0/topics/t/work?node=n&"];
+  const streams = ["/v0/topics/t/stream?", "/v0/topics/t/work?node=n&"];
 
   test.each([
     ["GET", "/v0/topics", undefined],
@@ -675,8 +675,13 @@ describe("?token=", () => {
   });
 
   test("01 s6 repeated: the watch uses the last, work the first", async () => {
-    const status = async (path: string, query: string) => (await own.send("GET", path + query)).status;
-    const [watch, work] = streams as [string, string];
+    const topic = absentTopic(keyed(own, "good"));
+    await topic.put();
+    const body = { topics: { [topic.name]: {} } };
+    const started = await keyed(own, "good").send("POST", "/v0/watch", body);
+    const status = async (path: string, query: string) => (await own.send("HEAD", path + query)).status;
+    const watch = `${started.body.stream_url}?`;
+    const work = "/v0/topics/t/work?node=n&";
     expect(await status(watch, "token=wrong&token=good")).not.toBe(401);
     expect(await status(watch, "token=good&token=wrong")).toBe(401);
     expect(await status(work, "token=good&token=wrong")).not.toBe(401);

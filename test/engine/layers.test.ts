@@ -23,6 +23,7 @@ const packages: Record<string, readonly string[]> = {
     "@elysiajs/cors",
     "@elysiajs/swagger",
     "@sinclair/typebox",
+    "jose",
     "prom-client",
     "swagger-ui-dist/swagger-ui.css",
     "swagger-ui-dist/swagger-ui-bundle.js",

@@ -1,6 +1,5 @@
 /** Who waits for jobs while a claim is under way, which takes as long as the device does, or fails. */
-import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { HEARTBEAT_MS } from "../../src/contract/limits.ts";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { TopicConfigInput } from "../../src/contract/topics.ts";
 import { until } from "../support/topics.ts";
 import { claim, counters, seqsOf, Worker } from "./queues.ts";
@@ -148,40 +147,6 @@ test("a stream without room gets the job whose lease has ended, though the commi
 
   await expect(ack).rejects.toThrow();
   await reached(() => worker.jobs.length >= 2, true);
-});
-
-describe("a heartbeat", () => {
-  const { setTimeout } = globalThis;
-  afterEach(() => {
-    globalThis.setTimeout = setTimeout;
-  });
-
-  /** Streams that are silent say so after `ms`. */
-  function shortenTo(ms: number): void {
-    const shortened = (call: () => void, delay?: number) =>
-      setTimeout(call, delay === HEARTBEAT_MS ? ms : delay);
-    globalThis.setTimeout = Object.assign(shortened, setTimeout);
-  }
-
-  test("while a claim is under way neither loses its jobs nor claims again", async () => {
-    using open = new TestEngine();
-    const { engine, store } = open;
-    shortenTo(20);
-    await append(engine, "q", records(3), synced);
-    const syncs = new HeldSyncs(store);
-    const worker = new Worker(engine, "q");
-    await reached(() => syncs.count, 1);
-    const before = worker.frames.length;
-    await reached(() => worker.frames.length >= before + 3, true);
-    const silent = worker.jobs;
-    while (syncs.count > 0) syncs.finish();
-    await reached(() => worker.jobs, [1]);
-    const { ready, in_flight } = await finishing(syncs, counters(engine, "q"));
-    worker[Symbol.dispose]();
-
-    expect(silent).toEqual([]);
-    expect([ready, in_flight]).toEqual([2, 1]);
-  });
 });
 
 describe("a stream on a queue that is deleted and made again", () => {

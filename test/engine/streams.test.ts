@@ -7,7 +7,7 @@ import { utf8 } from "../../src/http/sse.ts";
 import { Streams } from "../../src/http/streams.ts";
 import { turns } from "./setup.ts";
 
-type Texts = (left: AbortSignal) => AsyncGenerator<string, undefined>;
+type Texts = (left: AbortSignal) => AsyncGenerator<string>;
 
 /** A stream over `source`, where there is room for one. */
 function opened(source: Texts, signal?: AbortSignal) {
@@ -28,7 +28,7 @@ function opened(source: Texts, signal?: AbortSignal) {
   return { response: open(), open, held };
 }
 
-async function* silent(left: AbortSignal): AsyncGenerator<string, undefined> {
+async function* silent(left: AbortSignal): AsyncGenerator<string> {
   yield "first";
   await new Promise((resolve) => left.addEventListener("abort", resolve));
 }
