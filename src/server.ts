@@ -1,6 +1,7 @@
 /** One running server: keys, store, engine and HTTP, opened in order and taken down in reverse. */
-import http from "node:http";
+
 import { rename, rm, writeFile } from "node:fs/promises";
+import http from "node:http";
 import { checkAddress, isLoopback } from "./address.ts";
 import type { Config } from "./config.ts";
 import { keySources, tlsFrom } from "./credentials.ts";
@@ -9,8 +10,8 @@ import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
 import { Keys } from "./http/keys.ts";
 import { Streams } from "./http/streams.ts";
-import type { Logger } from "./log.ts";
 import { Tokens } from "./http/tokens.ts";
+import type { Logger } from "./log.ts";
 import { Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */

@@ -55,7 +55,6 @@ export const RETRY_MS = 2000;
 /** One message to the server over a WebSocket. */
 export const SOCKET_MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 /** What a socket may send ahead of its answers. */
-export const SOCKET_COMMANDS_MAX = 10_000;
 export const SOCKET_BYTES_WAITING_MAX = 64 * 1024 * 1024;
 
 export const TOKEN_TOPICS_MAX = 256;

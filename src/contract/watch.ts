@@ -1,7 +1,17 @@
 /** Watching on the wire: sessions, what a stream says, and the messages of a WebSocket. */
 import { type Static, Type } from "@sinclair/typebox";
 import { Append, Appended, RecordOutput, Tombstone } from "./records.ts";
-import { AnySeq, Clamped, MapOf, Nullable, OneOf, OptionalNullable, Position, RawJson, Small } from "./schema.ts";
+import {
+  AnySeq,
+  Clamped,
+  MapOf,
+  Nullable,
+  OneOf,
+  OptionalNullable,
+  Position,
+  RawJson,
+  Small,
+} from "./schema.ts";
 
 /** Where to begin in a topic: behind `from_seq`, or with `tail` at its head. */
 export const WatchFrom = Type.Object({

@@ -6,14 +6,7 @@
  * priority, then by name, each to its head unless it would keep the others waiting.
  */
 import { ApiError } from "../contract/errors.ts";
-import {
-  caughtUp,
-  damaged,
-  ending,
-  type Frame,
-  tombstoneFrame,
-  topicDeleted,
-} from "./frames.ts";
+import { caughtUp, damaged, ending, type Frame, tombstoneFrame, topicDeleted } from "./frames.ts";
 import type { View } from "./pages.ts";
 import { type Place, type Places, StreamId } from "./places.ts";
 import type { Window } from "./reader.ts";

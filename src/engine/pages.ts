@@ -27,7 +27,8 @@ export interface View {
 }
 
 /** A short name for a view. */
-export const nameOf = ({ tags, meta, data }: View): number => Number(tags) + 2 * Number(meta) + 4 * Number(data);
+export const nameOf = ({ tags, meta, data }: View): number =>
+  Number(tags) + 2 * Number(meta) + 4 * Number(data);
 
 /** Encoded records, joined by commas. */
 export interface Page {

@@ -15,12 +15,12 @@ import type { Claimant, HeldJobs, JobsHeld, LeasedJob } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { clamp } from "./config.ts";
 import type { Forwarder } from "./forwarder.ts";
-import { encodeJob, ending, frameOf, shuttingDown, type WorkFrame } from "./work.ts";
 import type { Group } from "./group.ts";
 import { Inbox } from "./inbox.ts";
 import { Line, type Served, type Stream } from "./line.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
+import { encodeJob, ending, frameOf, shuttingDown, type WorkFrame } from "./work.ts";
 
 /** An answer to a claim. `claimed` is JSON, joined by commas; `waitedMs` is what the queue asked to wait. */
 export interface ClaimAnswer {

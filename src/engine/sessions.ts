@@ -20,7 +20,8 @@ export interface SessionSettings {
 }
 
 export class Session {
-  readonly wid = `wid_${Buffer.from(crypto.getRandomValues(new Uint8Array(WID_BYTES))).toString("base64url")}`;
+  readonly wid =
+    `wid_${Buffer.from(crypto.getRandomValues(new Uint8Array(WID_BYTES))).toString("base64url")}`;
   readonly owner: object;
   readonly wants: Wants;
   readonly heartbeatMs: number;
@@ -49,8 +50,15 @@ export class Session {
   /** Where a stream begins: where the last one has stopped, or where the client says it is, if that lies before. */
   places(lastEventId: string): Places {
     const told = decodeId(lastEventId);
-    const left = this.#left ?? merged([...this.#streams].map((stream) => stream.places), isBefore);
-    return new Map(Array.from(left, ([topic, place]) => [topic, this.#placeIn(topic, place, told?.get(topic))]));
+    const left =
+      this.#left ??
+      merged(
+        [...this.#streams].map((stream) => stream.places),
+        isBefore,
+      );
+    return new Map(
+      Array.from(left, ([topic, place]) => [topic, this.#placeIn(topic, place, told?.get(topic))]),
+    );
   }
 
   #placeIn(topic: string, left: Place, told: { epoch?: number; seq: number } | undefined): Place {
@@ -123,7 +131,8 @@ export class Sessions implements Disposable {
   existing(wid: string): Session {
     this.#expire();
     const session = this.#sessions.get(wid);
-    if (session === undefined) throw new ApiError("not_found", {}, "no such watch session, or it has expired");
+    if (session === undefined)
+      throw new ApiError("not_found", {}, "no such watch session, or it has expired");
     return session;
   }
 

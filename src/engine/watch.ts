@@ -14,7 +14,7 @@ import {
   WATCH_TOPICS_MAX,
 } from "../contract/limits.ts";
 import { toldBack } from "../contract/schema.ts";
-import type { Selection, Watch as WatchRequest, Watched, WatchFrom } from "../contract/watch.ts";
+import type { Selection, Watched, WatchFrom, Watch as WatchRequest } from "../contract/watch.ts";
 import { clamp } from "./config.ts";
 import { Follower, type Wants } from "./follower.ts";
 import type { Group } from "./group.ts";
@@ -103,7 +103,13 @@ export class Watch implements Disposable {
   }
 
   /** A stream of one topic. A place that its client comes back with counts more than `start`. */
-  follow(topic: string, start: Start, options: FollowOptions, lastEventId: string, shutdown: AbortSignal): Follower {
+  follow(
+    topic: string,
+    start: Start,
+    options: FollowOptions,
+    lastEventId: string,
+    shutdown: AbortSignal,
+  ): Follower {
     const told = decodeId(lastEventId)?.get(topic);
     const place = told ? { epoch: start.told.epoch, ...told } : start.place;
     return this.#follower(new Map([[topic, place]]), wantsOf(options), shutdown, () => {});

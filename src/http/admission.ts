@@ -4,7 +4,7 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
-import { type Keys, nobody } from "./keys.ts";
+import { anybody, type Caller, type Keys, nobody } from "./keys.ts";
 import { pathOf, Query } from "./target.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -103,6 +103,11 @@ export class Admission {
     caller.usage.requests++;
   }
 
+  /** The same caller with the rights of this moment: keys may have been read again. */
+  current({ usage }: Caller): Caller {
+    return this.#keys.count === 0 ? anybody : (this.#keys.holder(usage) ?? nobody);
+  }
+
   leave({ caller, admitted, bodyBytes }: Call): void {
     this.#requests--;
     this.#bodyBytes -= bodyBytes;
@@ -137,7 +142,6 @@ export class Admission {
   #isOpen(path: string): boolean {
     return (!this.#probeAuth && PROBES.has(path)) || DOCUMENTATION.test(path);
   }
-
 }
 
 /** What a request shows: the bytes of a secret, which as a parameter may also be a token. */

@@ -15,13 +15,13 @@ import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
 import { routerRoutes } from "./routers.ts";
 import { socketOptions } from "./socket.ts";
-import { SOCKET_PATH, socketRoutes } from "./sockets.ts";
+import { socketRoutes } from "./sockets.ts";
 import type { Streams } from "./streams.ts";
-import type { Tokens } from "./tokens.ts";
-import { tokenRoutes } from "./tokenroutes.ts";
-import { watchRoutes } from "./watch.ts";
 import { pathOf, routable } from "./target.ts";
+import { tokenRoutes } from "./tokenroutes.ts";
+import type { Tokens } from "./tokens.ts";
 import { topicRoutes } from "./topics.ts";
+import { watchRoutes } from "./watch.ts";
 
 /** Above the longest long poll; a connection that is silent for longer is closed. */
 const IDLE_TIMEOUT_SECONDS = 60;
@@ -83,14 +83,14 @@ export function createApp({ engine, admission, tokens, streams, corsOrigins, tls
     .use(routerRoutes(engine.routers, admission))
     .use(watchRoutes(engine.watch, admission, streams))
     .use(tokenRoutes(tokens, admission))
-    .use(socketRoutes(engine, streams, unexpected));
+    .use(socketRoutes(engine, admission, streams, unexpected));
   return withHeads(app.use(documentationRoutes(app.routes)));
 }
 
-/** `HEAD` wherever `GET` is but for sockets: the same for whoever may do that, without a body. */
+/** `HEAD` wherever `GET` is: the same for whoever may do that, without a body. */
 function withHeads<App extends AnyElysia>(app: App): App {
   for (const { method, path, handler, hooks } of [...app.routes]) {
-    if (method === "GET" && path !== SOCKET_PATH) app.head(path, handler as () => Response, { ...hooks, detail: hidden });
+    if (method === "GET") app.head(path, handler as () => Response, { ...hooks, detail: hidden });
   }
   return app;
 }

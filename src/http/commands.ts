@@ -3,7 +3,13 @@ import type { TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
 import { DIFF_BYTES_DEFAULT, SOCKET_LIMIT_DEFAULT } from "../contract/limits.ts";
-import { type SocketCommand, SocketMessage, type SocketOp, socketCommands, type WatchFrom } from "../contract/watch.ts";
+import {
+  type SocketCommand,
+  SocketMessage,
+  type SocketOp,
+  socketCommands,
+  type WatchFrom,
+} from "../contract/watch.ts";
 import type { Follower } from "../engine/follower.ts";
 import type { Log } from "../engine/log.ts";
 import { type Watch, wantsOf } from "../engine/watch.ts";
@@ -25,7 +31,8 @@ export interface CommandParts {
   readonly log: Log;
   readonly watch: Watch;
   readonly follower: Follower;
-  readonly caller: Caller;
+  /** Who has opened the socket, with the rights of this moment. */
+  readonly caller: () => Caller;
   /** Gets what was thrown and is no answer to a client. */
   readonly unexpected: (error: unknown) => void;
 }
@@ -44,7 +51,11 @@ export class Commands {
 
   read(message: string | Buffer): Command {
     if (typeof message !== "string") {
-      const text = JSON.stringify({ op: "error", code: "unsupported_message", message: "a text message is needed" });
+      const text = JSON.stringify({
+        op: "error",
+        code: "unsupported_message",
+        message: "a text message is needed",
+      });
       return { mayShare: false, carryOut: async () => ({ text }) };
     }
     try {
@@ -66,7 +77,10 @@ export class Commands {
       }
       case "unsubscribe": {
         const asked = decoders.unsubscribe(message);
-        return { mayShare: false, carryOut: () => this.#safely(id, async () => this.#unsubscribe(id, asked)) };
+        return {
+          mayShare: false,
+          carryOut: () => this.#safely(id, async () => this.#unsubscribe(id, asked)),
+        };
       }
       case "publish": {
         const asked = decoders.publish(message);
@@ -103,7 +117,10 @@ export class Commands {
     return { text: answerText("unsubscribed", id, { topics: names }) };
   }
 
-  async #publish(id: string, { topic, return_seqs = true, ...append }: SocketCommand<"publish">): Promise<Answer> {
+  async #publish(
+    id: string,
+    { topic, return_seqs = true, ...append }: SocketCommand<"publish">,
+  ): Promise<Answer> {
     const start = performance.now();
     this.#allow("write", [topic]);
     if (append.config != null) this.#allow("admin", [append.config.dead_letter ?? topic]);
@@ -113,7 +130,7 @@ export class Commands {
   }
 
   #allow(scope: Scope, names: Iterable<string>): void {
-    const { caller } = this.#parts;
+    const caller = this.#parts.caller();
     if (!caller.may(scope)) throw new ApiError("forbidden", {}, `the API key lacks the scope ${scope}`);
     for (const topic of names) if (!caller.mayName(topic)) throw new ApiError("forbidden", { topic });
   }

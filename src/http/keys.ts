@@ -117,6 +117,11 @@ export class Keys {
     this.#keys = parse(sources, this.#keys);
   }
 
+  /** Who uses that now. */
+  holder(usage: Usage): Caller | undefined {
+    return this.#keys.find(({ caller }) => caller.usage === usage)?.caller;
+  }
+
   /** Tells a key from others and nothing about it. Empty where there are no keys. */
   idOf({ usage }: Caller): string {
     return this.#keys.find(({ caller }) => caller.usage === usage)?.id ?? "";

@@ -1,15 +1,21 @@
 /** `/v0/topics/:topic/claim`, `ack`, `nack`, `extend` and `work`: what workers do with the jobs of a queue. */
 import { Elysia } from "elysia";
-import { CLAIM_JOBS_MAX, HEARTBEAT_MS, LEASE_MS_MAX, LEASE_MS_MIN, NODE_BYTES_MAX } from "../contract/limits.ts";
+import {
+  CLAIM_JOBS_MAX,
+  HEARTBEAT_MS,
+  LEASE_MS_MAX,
+  LEASE_MS_MIN,
+  NODE_BYTES_MAX,
+} from "../contract/limits.ts";
 import { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
-import type { WorkFrame } from "../engine/work.ts";
 import type { Queues, WorkRequest } from "../engine/queues.ts";
+import type { WorkFrame } from "../engine/work.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyTopic, media, operation } from "./docs/operation.ts";
+import { anyTopic, media, operation, token } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
 import { allowEvents, event, utf8 } from "./sse.ts";
 import type { Streams } from "./streams.ts";
@@ -165,12 +171,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
             description: `How long a lease is, ${LEASE_MS_MIN} to ${LEASE_MS_MAX}. What cannot be understood is as the queue says.`,
             schema: { type: ["integer", "string"] },
           },
-          {
-            name: "token",
-            in: "query",
-            description: "A key, where the header cannot be sent.",
-            schema: { type: "string" },
-          },
+          token,
         ],
         replies: {
           200: {

@@ -2,9 +2,12 @@
  * One WebSocket (RFC 6455): commands come in and are carried out in their order, answers and frames go out, and what
  * the client does not take waits as a position, not as data.
  */
-import { SOCKET_BYTES_WAITING_MAX, SOCKET_COMMANDS_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
-import type { Frame } from "../engine/frames.ts";
+import {
+  SOCKET_BYTES_WAITING_MAX,
+  SOCKET_MESSAGE_BYTES_MAX,
+} from "../contract/limits.ts";
 import type { Follower } from "../engine/follower.ts";
+import type { Frame } from "../engine/frames.ts";
 import type { Answer, Commands } from "./commands.ts";
 import type { Streams } from "./streams.ts";
 
@@ -25,6 +28,10 @@ const POLICY_VIOLATION = 1008;
 const UNDER_WAY_MAX = 256;
 
 type Message = string | Buffer;
+
+/** About what a message takes beside its text. */
+const MESSAGE_OVERHEAD = 200;
+const weightOf = (message: Message): number => message.length + MESSAGE_OVERHEAD;
 
 export class Socket {
   readonly #streams: Streams;
@@ -57,8 +64,8 @@ export class Socket {
 
   message(_: Bun.ServerWebSocket<unknown>, message: Message): void {
     this.#inbox.push(message);
-    this.#inboxBytes += message.length;
-    if (this.#inbox.length > SOCKET_COMMANDS_MAX || this.#inboxBytes > SOCKET_BYTES_WAITING_MAX) {
+    this.#inboxBytes += weightOf(message);
+    if (this.#inboxBytes > SOCKET_BYTES_WAITING_MAX) {
       this.#ws.close(POLICY_VIOLATION, "too many commands are waiting");
       return;
     }
@@ -108,13 +115,16 @@ export class Socket {
       for (const answer of underWay) await this.#answer(await answer);
       underWay = [];
     };
-    while (this.#inbox.length > 0 && !this.#isOver) {
-      const message = this.#inbox.shift()!;
-      this.#inboxBytes -= message.length;
-      const command = this.#commands.read(message);
-      if (!command.mayShare || underWay.length === UNDER_WAY_MAX) await settle();
-      underWay.push(command.carryOut());
-      if (!command.mayShare || this.#inbox.length === 0) await settle();
+    while (this.#inbox.length > 0) {
+      for (const message of this.#inbox.splice(0)) {
+        if (this.#isOver) return;
+        this.#inboxBytes -= weightOf(message);
+        const command = this.#commands.read(message);
+        if (!command.mayShare || underWay.length === UNDER_WAY_MAX) await settle();
+        underWay.push(command.carryOut());
+        if (!command.mayShare) await settle();
+      }
+      await settle();
     }
     this.#isWorking = false;
     this.#hold();

@@ -1,26 +1,33 @@
 /** `GET /v0/ws`: one WebSocket to follow topics and to publish. */
 import { Elysia, NotFoundError } from "elysia";
 import { invalid } from "../contract/errors.ts";
+import { socketCommands } from "../contract/watch.ts";
 import type { Engine } from "../engine/engine.ts";
+import { access } from "./access.ts";
+import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { Commands } from "./commands.ts";
-import { hidden } from "./docs/operation.ts";
+import { ref } from "./docs/naming.ts";
+import { operation } from "./docs/operation.ts";
 import { Socket } from "./socket.ts";
 import type { Streams } from "./streams.ts";
 
-export const SOCKET_PATH = "/v0/ws";
-
-export function socketRoutes({ log, watch }: Engine, streams: Streams, unexpected: (error: unknown) => void) {
-  return new Elysia({ name: "sockets" }).get(
-    SOCKET_PATH,
+export function socketRoutes(
+  { log, watch }: Engine,
+  admission: Admission,
+  streams: Streams,
+  unexpected: (error: unknown) => void,
+) {
+  return new Elysia({ name: "sockets" }).use(access).get(
+    "/v0/ws",
     ({ request, server }) => {
-      // Elysia takes a HEAD for a GET. Like other methods it is none that the path knows.
-      if (request.method !== "GET") throw new NotFoundError();
+      if (request.method === "HEAD") throw new NotFoundError();
       allowUpgrade(request);
       const { caller, received } = callOf(request);
+      const current = () => admission.current(caller);
       const leave = streams.enter(caller.usage);
       const follower = watch.socket();
-      const commands = new Commands({ log, watch, follower, caller, unexpected });
+      const commands = new Commands({ log, watch, follower, caller: current, unexpected });
       const data = new Socket(streams, follower, commands, leave);
       // Bun would select the first one that is offered.
       received.headers.delete("sec-websocket-protocol");
@@ -28,7 +35,27 @@ export function socketRoutes({ log, watch }: Engine, streams: Streams, unexpecte
       leave();
       throw invalid("the connection cannot become a WebSocket");
     },
-    { detail: hidden },
+    operation({
+      id: "openSocket",
+      tag: "Watch",
+      scope: [],
+      summary: "Open a WebSocket",
+      description:
+        "Messages are JSON objects with an `op`. Commands are `subscribe` (SubscribeCommand), `unsubscribe` " +
+        "(UnsubscribeCommand), `publish` (an Append with `topic` and `return_seqs`) and `ping`; they are carried out in " +
+        "their order and answered by `subscribed`, `unsubscribed`, `ack` (an Appended), `pong` or `error`, with the " +
+        "`request_id` that they came with. What is followed comes as `record`, `tombstone`, `caught_up` and " +
+        "`topic_deleted`, with the members of the frames of a stream. Each command needs its own scope: `subscribe` " +
+        "`read`, `publish` `write`, and `admin` with `config`.",
+      replies: { 101: { description: "The WebSocket." } },
+      extensions: {
+        "x-commands": {
+          subscribe: ref(socketCommands.subscribe),
+          unsubscribe: ref(socketCommands.unsubscribe),
+        },
+      },
+      failures: ["invalid_request"],
+    }),
   );
 }
 

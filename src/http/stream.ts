@@ -15,7 +15,6 @@ const AHEAD_BYTES = 64 * 1024;
 
 /** Items that come now or later. An asynchronous generator is one. */
 export interface Source<T> {
-  // biome-ignore lint/suspicious/noConfusingVoidType: so is the end of a generator that returns nothing.
   next(): IteratorResult<T, void> | Promise<IteratorResult<T, void>>;
   return(end: undefined): unknown;
 }
@@ -127,7 +126,10 @@ export class Stream<T> {
     this.#events.hold(bytes);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#room = resolve;
-    const stall = setTimeout(() => this.#end("slow_consumer", "the client takes too long; reconnect"), STALL_MS);
+    const stall = setTimeout(
+      () => this.#end("slow_consumer", "the client takes too long; reconnect"),
+      STALL_MS,
+    );
     await promise;
     this.#room = undefined;
     clearTimeout(stall);

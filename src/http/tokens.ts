@@ -33,7 +33,10 @@ export class Tokens {
   }
 
   /** Throws `invalid_request`, `forbidden` if the caller may not do that itself. */
-  async issue(caller: Caller, { topics, scopes = ["read"], ttl_ms = TOKEN_TTL_MS_DEFAULT }: TokenRequest): Promise<TokenIssued> {
+  async issue(
+    caller: Caller,
+    { topics, scopes = ["read"], ttl_ms = TOKEN_TTL_MS_DEFAULT }: TokenRequest,
+  ): Promise<TokenIssued> {
     if (topics.length === 0 || topics.length > TOKEN_TOPICS_MAX) {
       throw invalid(`topics: 1 to ${TOKEN_TOPICS_MAX} are needed`);
     }
@@ -45,7 +48,8 @@ export class Tokens {
       throw new ApiError("forbidden", {}, "the API key lacks a scope that the token asks for");
     }
     const unusable = topics.find((topic) => !PATTERN.test(topic));
-    if (unusable !== undefined) throw invalid(`topics: "${unusable}" is no name, and no prefix with a final *`);
+    if (unusable !== undefined)
+      throw invalid(`topics: "${unusable}" is no name, and no prefix with a final *`);
     const foreign = topics.find((topic) => !caller.mayName(topic.replace(/\*$/, "")));
     if (foreign !== undefined) throw new ApiError("forbidden", { topic: foreign });
     const expires_at = this.#now() + ttl_ms;

@@ -1,15 +1,20 @@
 /** `/v0/watch` and `/v0/topics/:topic/stream`: following topics live, as server-sent events. */
 import { Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
-import { type WatchFrom, Watch as WatchRequest } from "../contract/watch.ts";
-import type { Frame } from "../engine/frames.ts";
+import { HEARTBEAT_MS, WATCH_BYTES_DEFAULT, WATCH_LIMIT_DEFAULT } from "../contract/limits.ts";
+import { frames, type WatchFrom, Watch as WatchRequest, WatchStarted } from "../contract/watch.ts";
 import type { Follower, Told } from "../engine/follower.ts";
+import type { Frame } from "../engine/frames.ts";
 import type { FollowOptions, Watch } from "../engine/watch.ts";
 import { access, authorizeName } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
-import { hidden } from "./docs/operation.ts";
+import * as examples from "./docs/examples.ts";
+import { ref } from "./docs/naming.ts";
+import { anyTopic, flag, lastEventId, media, operation, token } from "./docs/operation.ts";
+import type { JsonSchema } from "./docs/schema.ts";
+import { selected } from "./docs/watchshapes.ts";
 import type { Caller } from "./keys.ts";
 import { reply } from "./reply.ts";
 import { allowEvents, event, utf8 } from "./sse.ts";
@@ -40,7 +45,21 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         const allow = (topic: string) => authorizeName(request, topic);
         return reply(request, await watch.start(body, isLenient, owner, allow));
       },
-      { scope: "read" as const, detail: hidden },
+      operation({
+        id: "startWatch",
+        tag: "Watch",
+        scope: "read",
+        summary: "Start a watch session",
+        description:
+          "For streams of several topics. The session keeps where its stream stands, in memory: it does not outlive the " +
+          "server. Every topic in the body must be allowed to the key.",
+        parameters: [flag("lenient", false, "Whether topics that do not exist are left out.")],
+        body: { schema: WatchRequest, examples: examples.startWatch.requests },
+        replies: {
+          200: { description: "The session.", schema: WatchStarted, examples: examples.startWatch.answers },
+        },
+        failures: ["topic_not_found"],
+      }),
     )
     .get(
       "/v0/watch/:wid",
@@ -53,10 +72,34 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
           caller.may("read") &&
           session.topics.every((topic) => caller.mayName(topic));
         if (!isAllowed) throw new ApiError("unauthorized", {});
-        const source = () => watch.open(session, lastEventId(request), streams.shutdown);
+        const source = () => watch.open(session, seenBy(request), streams.shutdown);
         return open(request, caller, session.heartbeatMs, source);
       },
-      { detail: hidden },
+      operation({
+        id: "openWatch",
+        tag: "Watch",
+        key: "Needs the key that the session was made with.",
+        summary: "Open a stream of a session",
+        description:
+          "Server-sent events, from where the last stream of the session has stopped, or from `Last-Event-ID` if that " +
+          "lies before: `record` (RecordFrame), `tombstone` (TombstoneFrame), `caught-up` (CaughtUpFrame), " +
+          "`topic-deleted` (TopicDeletedFrame) and `error`. Topics are served by their `priority`, then by name. The " +
+          "stream ends when its last topic is gone, when the server stops, or if its client takes nothing for a minute.",
+        parameters: [
+          {
+            name: "wid",
+            in: "path",
+            required: true,
+            description: "The session.",
+            schema: { type: "string", minLength: 1 },
+          },
+          lastEventId,
+          token,
+        ],
+        replies: { 200: stream },
+        extensions: events,
+        failures: ["not_acceptable", "not_found"],
+      }),
     )
     .get(
       "/v0/topics/:topic/stream",
@@ -65,14 +108,70 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         const topic = nameIn(request);
         const { from, options } = streamRequest(new Query(request.url));
         const starts = await watch.starts(new Map([[topic, from]]), false);
-        const source = () => watch.follow(topic, starts.get(topic)!, options, lastEventId(request), streams.shutdown);
+        const source = () =>
+          watch.follow(topic, starts.get(topic)!, options, seenBy(request), streams.shutdown);
         return open(request, callOf(request).caller, watch.heartbeatMs(options.heartbeat_ms), source);
       },
-      { scope: "read" as const, detail: hidden },
+      operation({
+        id: "followTopic",
+        tag: "Watch",
+        scope: "read",
+        summary: "Follow one topic",
+        description:
+          "The stream of a session with this one topic, in a single request: for `EventSource` and `curl -N`. A client " +
+          "that comes back with `Last-Event-ID` goes on there, whatever the URL says.",
+        parameters: [
+          anyTopic,
+          asked(
+            "from_seq",
+            { type: "integer", minimum: 0, default: 0 },
+            "Begin with what comes after this seq.",
+          ),
+          asked("tail", { type: "boolean", default: false }, "Begin with what comes from now on."),
+          asked("epoch", { type: "integer", minimum: 0 }, "The instance that `from_seq` belongs to."),
+          asked("node", { type: "array", items: { type: "string" } }, selected.node),
+          asked("limit", { type: "integer", minimum: 0, default: WATCH_LIMIT_DEFAULT }, selected.limit),
+          asked(
+            "max_batch_bytes",
+            { type: "integer", minimum: 0, default: WATCH_BYTES_DEFAULT },
+            selected.max_batch_bytes,
+          ),
+          asked(
+            "heartbeat_ms",
+            { type: "integer", minimum: 0, default: HEARTBEAT_MS },
+            selected.heartbeat_ms,
+          ),
+          asked("include_meta", { type: "boolean", default: true }, selected.include_meta),
+          asked("include_tags", { type: "boolean", default: false }, selected.include_tags),
+          asked("include_data", { type: "boolean", default: true }, selected.include_data),
+          asked("consistency", { enum: ["eventual", "strong"], default: "eventual" }, selected.consistency),
+          lastEventId,
+          token,
+        ],
+        replies: { 200: stream },
+        extensions: events,
+        failures: ["not_acceptable", "topic_not_found"],
+      }),
     );
 }
 
-const lastEventId = (request: Request): string => request.headers.get("last-event-id") ?? "";
+const stream = {
+  description: "The stream.",
+  otherwise: { "text/event-stream": media({ type: "string" }, examples.stream) },
+};
+
+const events = {
+  "x-events": Object.fromEntries(Object.entries(frames).map(([event, frame]) => [event, ref(frame)])),
+};
+
+const asked = (name: string, schema: JsonSchema, description: string): JsonSchema => ({
+  name,
+  in: "query",
+  description,
+  schema,
+});
+
+const seenBy = (request: Request): string => request.headers.get("last-event-id") ?? "";
 
 interface StreamRequest {
   readonly from: WatchFrom;
@@ -82,7 +181,11 @@ interface StreamRequest {
 /** Throws `invalid_request` for what cannot be understood: a typing error must not replay a topic from its start. */
 function streamRequest(query: Query): StreamRequest {
   const strict = new StrictQuery(query);
-  const from = { from_seq: strict.integer("from_seq"), tail: strict.flag("tail"), epoch: strict.integer("epoch") };
+  const from = {
+    from_seq: strict.integer("from_seq"),
+    tail: strict.flag("tail"),
+    epoch: strict.integer("epoch"),
+  };
   const options = {
     node: query.all("node"),
     limit: strict.integer("limit", 32),

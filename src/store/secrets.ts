@@ -7,6 +7,8 @@ const BYTES = 32;
 export function secretOf(db: Database, name: string): Uint8Array {
   const made = crypto.getRandomValues(new Uint8Array(BYTES));
   db.prepare("INSERT OR IGNORE INTO main.secrets (name, bytes) VALUES (?1, ?2)").run(name, made);
-  const [[bytes]] = db.prepare("SELECT bytes FROM main.secrets WHERE name = ?1").values(name) as [[Uint8Array]];
+  const [[bytes]] = db.prepare("SELECT bytes FROM main.secrets WHERE name = ?1").values(name) as [
+    [Uint8Array],
+  ];
   return bytes;
 }

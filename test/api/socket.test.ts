@@ -11,6 +11,7 @@ import {
   sharedServer,
   type Topic,
   together,
+  until,
 } from "../support/topics.ts";
 
 const server = sharedServer();
@@ -333,6 +334,7 @@ describe("publish", () => {
   test("05.51 is acknowledged with the seqs of its records", async () => {
     await using socket = await open();
     const topic = await filled(1);
+    const { epoch } = (await topic.state()).body;
     expect(await socket.ask({ ...publish(topic, "a", "b"), request_id: "p" })).toStrictEqual({
       op: "ack",
       request_id: "p",
@@ -344,6 +346,7 @@ describe("publish", () => {
       count: 2,
       created: false,
       deduped: false,
+      epoch,
       performance,
     });
     expect(column(await topic.diff(), "data")).toEqual([1, "a", "b"]);
@@ -387,6 +390,42 @@ describe("publish", () => {
       { deduped: true, seqs: [1] },
     ]);
     expect(await head(topic)).toBe(1);
+  });
+
+  test("05.51 of many sockets with one key appends once", async () => {
+    const topic = await newTopic(server);
+    const acks = await together(12, async () => {
+      await using socket = await open();
+      return await socket.ask({ ...publish(topic, "a"), idempotency_key: "k" });
+    });
+    expect(acks.filter(({ deduped }) => !deduped)).toHaveLength(1);
+    expect(acks.map(({ seqs }) => seqs)).toEqual(Array(12).fill([1]));
+    expect(await head(topic)).toBe(1);
+  });
+
+  test("05 section 4.2 of 10000 records is one batch", async () => {
+    await using socket = await open();
+    const topic = await newTopic(server);
+    const ack = await socket.ask(publish(topic, ...Array(10_000).fill(0)));
+    expect(ack).toMatchObject({ op: "ack", count: 10_000, last_seq: 10_000 });
+    expect(ack.seqs).toEqual(Array.from({ length: 10_000 }, (_, i) => i + 1));
+  });
+
+  test("05 section 4.2 has the effects of a write: readers wake, routers forward, queues have a job", async () => {
+    await using socket = await open();
+    const [source, queue] = [await newTopic(server), await newTopic(server, { type: "queue" })];
+    const router = { source: source.name, dest: queue.name };
+    expect((await server.send("PUT", `/v0/routers/r-${source.name}`, router)).status).toBe(201);
+    const polled = source.diff({ wait_ms: 10_000 });
+    await socket.ask(publish(source, "job"));
+    expect(column(await polled, "data")).toEqual(["job"]);
+    const claimed = await until(
+      () => server.send("POST", `${queue.path}/claim`, { node: "w" }),
+      ({ body }) => body.claimed.length > 0,
+      1000,
+    );
+    expect(claimed.body.claimed).toMatchObject([{ data: "job" }]);
+    expect((await source.state()).body.last_write_ts).toBeNumber();
   });
 
   test("05 section 4.2 creates the topic, with its config", async () => {
@@ -702,6 +741,17 @@ describe("commands", () => {
       expect(column(diff, "data")).toEqual(acks.map(({ request_id }) => request_id));
     }
   });
+
+  test("05 section 4.2 may be thousands at a time, from a client that reads", async () => {
+    await using socket = await open();
+    const topic = await newTopic(server);
+    const n = 9000;
+    for (let i = 0; i < n; i++) socket.say({ ...publish(topic, i), request_id: i });
+    const acks = await socket.bodies(n, 20_000);
+    expect(acks.every(({ op, request_id }, i) => op === "ack" && request_id === i)).toBe(true);
+    expect(acks.every(({ first_seq }, i) => first_seq === i + 1)).toBe(true);
+    expect(await head(topic)).toBe(n);
+  }, 20_000);
 
   test("05 section 4.2 each sees what those before it did", async () => {
     await using socket = await open();

@@ -149,6 +149,50 @@ describe("a frame", () => {
     expect([of(plain).$tag, of(plain).data]).toEqual([undefined, 1]);
   });
 
+  test("05.21 each socket has its own view of the same records, live and from the store", async () => {
+    const topic = await newTopic(server);
+    await topic.append("first");
+    const views = [
+      {},
+      { include_tags: true },
+      { include_meta: false },
+      { include_data: false },
+      { node: "n", limit: 1 },
+      { include_tags: true, max_batch_bytes: 1 },
+    ];
+    const sockets = await together(views.length, open);
+    for (const [i, socket] of sockets.entries()) await followed(socket, topic, views[i]);
+    const record = { data: 1, tag: "t", meta: { k: 1 } };
+    await topic.write({ records: [{ ...record, node: "n" }, record, record] });
+    const live = await together(views.length, (i) => untilCaughtUp(sockets[i]!));
+    const stored = await together(views.length, (i) =>
+      followed(sockets[i]!, topic, { ...views[i], from_seq: 1 }),
+    );
+    const number = expect.any(Number);
+    const values: Record<string, unknown> = { $seq: number, $ts: number, $tag: "t", data: 1, meta: { k: 1 } };
+    const shown = (...names: string[]) =>
+      Object.fromEntries(["$seq", "$ts", ...names].map((name) => [name, values[name]]));
+    // The last record of each view, and how many records its frames have.
+    const expected = [
+      { last: shown("data", "meta"), sizes: [3] },
+      { last: shown("$tag", "data", "meta"), sizes: [3] },
+      { last: shown("data"), sizes: [3] },
+      { last: shown("meta"), sizes: [3] },
+      { last: shown("data", "meta"), sizes: [1, 1] },
+      { last: shown("$tag", "data", "meta"), sizes: [1, 1, 1] },
+    ];
+    for (const bodies of [live, stored]) {
+      const found = bodies.map((frames) => frames.slice(0, -1).map(({ records }) => records));
+      expect(
+        found.map((frames) => ({
+          last: frames.at(-1).at(-1),
+          sizes: frames.map(({ length }) => length),
+        })),
+      ).toStrictEqual(expected);
+    }
+    for (const socket of sockets) await socket.close();
+  });
+
   test("05 section 4.3 brings the text of a payload with its line breaks", async () => {
     await using socket = await open();
     const topic = await newTopic(server);
@@ -192,7 +236,7 @@ describe("caught_up", () => {
     await topic.put({ ttl_ms: 600_000 });
     await topic.append("foreign");
     expect(await socket.bodies(2)).toMatchObject([
-      { op: "record", from_seq: 4, to_seq: 5, records: [{ data: "foreign" }] },
+      { op: "record", to_seq: 5, records: [{ data: "foreign" }] },
       { op: "caught_up", head_seq: 5 },
     ]);
     expect(await socket.arrived()).toEqual([]);
@@ -239,10 +283,12 @@ describe("node", () => {
 
   test("05.31 an own record moves the cursor without a frame", async () => {
     await using socket = await open();
-    const topic = await newTopic(server);
+    const [topic, witness] = [await newTopic(server), await newTopic(server)];
     await followed(socket, topic, { node: "me" });
+    await followed(socket, witness);
     await topic.write(ofNode("me", "own", "own"));
-    expect(await socket.arrived()).toEqual([]);
+    await witness.append("behind it");
+    expect((await untilCaughtUp(socket)).map(({ topic: name }) => name)).toEqual(Array(2).fill(witness.name));
     await topic.write(ofNode("n2", "foreign"));
     expect(await socket.next()).toMatchObject({
       body: { op: "record", from_seq: 2, to_seq: 3, head_seq: 3, records: [{ $seq: 3 }] },
@@ -305,6 +351,19 @@ describe("a subscription", () => {
     await followed(socket, topic);
     expect((await topic.state()).body.last_read_ts).toBeNumber();
   });
+
+  test.each(["ephemeral", "memory", "disk", "fsync"])(
+    "06 section 1 of a topic of the class %s is like any other",
+    async (durability) => {
+      await using socket = await open();
+      const topic = await newTopic(server, { durability });
+      await topic.append(1, 2);
+      const bodies = await followed(socket, topic, { from_seq: 1 });
+      expect(bodies).toMatchObject([{ from_seq: 1, records: [{ data: 2 }] }, { op: "caught_up" }]);
+      await socket.ask({ op: "publish", topic: topic.name, records: [{ data: 3 }] });
+      expect(await socket.take("record")).toMatchObject({ from_seq: 2, records: [{ data: 3 }] });
+    },
+  );
 
   test("05.49 of a queue shows its jobs and takes none", async () => {
     await using socket = await open();

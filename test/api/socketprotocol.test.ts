@@ -347,7 +347,7 @@ describe("the end of a connection", () => {
   });
 
   async function subscribed(socket: RawWebSocket, topic: Topic): Promise<void> {
-    socket.say({ op: "subscribe", topic: topic.name });
+    socket.say({ op: "subscribe", topic: topic.name, tail: true });
     expect((await socket.body()).op).toBe("subscribed");
     expect((await socket.body()).op).toBe("caught_up");
   }
@@ -495,7 +495,7 @@ describe("a client that does not read", () => {
     const request_id = "x".repeat(2000);
     const ping = text(JSON.stringify({ op: "ping", request_id }));
     const many = Buffer.concat(Array(1000).fill(ping));
-    for (let n = 0; n < 30; n++) socket.write(many);
+    for (let n = 0; n < 50; n++) socket.write(many);
     await socket.written();
     // Somebody else is served.
     using bystander = await open();

@@ -423,11 +423,12 @@ describe("a token opens", () => {
 });
 
 describe("a token opens nothing else", () => {
-  const routes: [method: string, suffix: string, body?: unknown][] = [
-    ["GET", ""],
+  // Each row in full, as a parameter that is left over would be the callback that ends a test.
+  const routes: [method: string, suffix: string, body: unknown][] = [
+    ["GET", "", undefined],
     ["PUT", "", {}],
     ["POST", "", { records: [{ data: 1 }] }],
-    ["DELETE", ""],
+    ["DELETE", "", undefined],
     ["POST", "/diff", {}],
     ["POST", "/delete", { before_seq: 1 }],
     ["POST", "/claim", { node: "n" }],
@@ -445,12 +446,12 @@ describe("a token opens nothing else", () => {
     expect((await topic.state()).body.head_seq).toBe(0);
   });
 
-  const others: [method: string, path: string, body?: unknown][] = [
-    ["GET", "/v0/topics"],
-    ["GET", "/v0/routers"],
-    ["GET", "/v0/metrics"],
-    ["GET", "/v0/ws"],
-    ["GET", "/v0/nope"],
+  const others: [method: string, path: string, body: unknown][] = [
+    ["GET", "/v0/topics", undefined],
+    ["GET", "/v0/routers", undefined],
+    ["GET", "/v0/metrics", undefined],
+    ["GET", "/v0/ws", undefined],
+    ["GET", "/v0/nope", undefined],
     ["POST", "/v0/watch", { topics: { boats: {} } }],
     ["POST", "/v0/tokens", { topics: ["boats"] }],
   ];

@@ -100,22 +100,25 @@ function expectThrottled(reply: Reply, limit: string, max: number): void {
   expect(reply.headers.get("content-type")).toBe("application/json");
 }
 
-/** Sessions, and open streams and sockets, as both forms of the metrics have it. */
+/** Sessions, and open streams and sockets, as both forms of the metrics have it once nothing changes between them. */
 async function gauges(at: Sender): Promise<{ sessions: number; streams: number }> {
-  const { text } = await at.send("GET", "/v0/metrics");
-  const json = await at.send("GET", "/v0/metrics", undefined, { accept: "application/json" });
-  const gauge = (name: string) => Number(new RegExp(`^topics_${name} (\\d+)$`, "m").exec(text)?.[1]);
-  const { watch_sessions: sessions, sse_connections: streams } = json.body;
-  if (gauge("watch_sessions") !== sessions || gauge("sse_connections") !== streams) {
-    throw new Error(`the metrics differ: ${JSON.stringify(json.body)} and ${text}`);
-  }
-  return { sessions, streams };
+  const both = async () => {
+    const { text } = await at.send("GET", "/v0/metrics");
+    const { body } = await at.send("GET", "/v0/metrics", undefined, { accept: "application/json" });
+    const gauge = (name: string) => Number(new RegExp(`^topics_${name} (\\d+)$`, "m").exec(text)?.[1]);
+    return {
+      text: { sessions: gauge("watch_sessions"), streams: gauge("sse_connections") },
+      json: { sessions: body.watch_sessions, streams: body.sse_connections },
+    };
+  };
+  const { json } = await until(both, ({ text, json }) => Bun.deepEquals(text, json), 1000);
+  return json;
 }
 
 const gaugesReach = (at: Sender, sessions: number, streams: number) =>
   until(
-    () => gauges(at).catch(() => undefined),
-    (found) => found?.sessions === sessions && found.streams === streams,
+    () => gauges(at),
+    (found) => Bun.deepEquals(found, { sessions, streams }),
     2000,
   );
 

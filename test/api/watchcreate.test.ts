@@ -1,6 +1,6 @@
 /** `POST /v0/watch`: what a session may ask for, what its answer says, and what is refused. */
 import { describe, expect, test } from "bun:test";
-import { EventStream } from "../support/eventstream.ts";
+import { attempt, EventStream } from "../support/eventstream.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import {
   absentTopic,
@@ -419,6 +419,7 @@ describe("members", () => {
     const topic = await newTopic(server);
     const reply = await watch(withMember(topic, member, json));
     expect([reply.status, Object.keys(reply.body.topics)]).toEqual([200, [topic.name]]);
+    expect((await attempt(server.url, reply.body.stream_url)).status).toBe(200);
   });
 
   test.each(cases((_, refused) => refused))("05.06 05.07 05.08 %s: %s is refused", async (member, json) => {

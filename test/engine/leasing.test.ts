@@ -55,7 +55,13 @@ describe("jobs that cannot be moved to the dead letters", () => {
   async function stuck() {
     const opened = new DisposableStack();
     const store = opened.use(new Store());
-    const limits = { topicsMax: 2, routersMax: 0, totalBytesMax: 0, watchSessionsMax: 0, heartbeatMsMin: 1000 };
+    const limits = {
+      topicsMax: 2,
+      routersMax: 0,
+      totalBytesMax: 0,
+      watchSessionsMax: 0,
+      heartbeatMsMin: 1000,
+    };
     const failed = (error: unknown) => {
       throw error;
     };

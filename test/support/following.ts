@@ -275,9 +275,11 @@ class Account {
 
   /** Waits until it has heard of these heads or later ones, and that nothing is missing before them. */
   async untilAt(heads: ReadonlyMap<string, number>): Promise<void> {
-    const behind = async () =>
-      [...heads].filter(([topic, head]) => (this.#caughtUp.get(topic) ?? -1) < head).map(([topic]) => topic);
-    await until(behind, (topics) => topics.length === 0, DEADLINE_MS);
+    const state = async () => ({
+      behind: [...heads].filter(([topic, head]) => (this.#caughtUp.get(topic) ?? -1) < head),
+      wrong: this.complaints.slice(0, 5),
+    });
+    await until(state, ({ behind }) => behind.length === 0, DEADLINE_MS);
   }
 }
 

@@ -90,7 +90,7 @@ class Inbox<T> {
   }
 
   #shown(): string {
-    const shown = this.#items.slice(0, 20).map((item) => this.#show(item).slice(0, 300));
+    const shown = this.#items.slice(0, 5).map((item) => this.#show(item).slice(0, 300));
     return `${this.#items.length} of ${shown.join(", ")}`;
   }
 
@@ -130,8 +130,12 @@ export class SocketClient implements AsyncDisposable {
   }
 
   /** Opens a socket. Rejects if it is refused. */
-  static async open(url: string, headers: Record<string, string> = {}): Promise<SocketClient> {
-    const socket = new WebSocket(`${url.replace("http", "ws")}/v0/ws`, { headers });
+  static async open(
+    url: string,
+    headers: Record<string, string> = {},
+    tls: { ca?: string } = {},
+  ): Promise<SocketClient> {
+    const socket = new WebSocket(`${url.replace("http", "ws")}/v0/ws`, { headers, tls });
     const client = new SocketClient(socket);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     socket.onopen = () => resolve();

@@ -16,7 +16,7 @@ Writers append JSON values, each kept byte for byte; readers keep a cursor, ask 
 for it.
 
 A topic of type \`queue\` holds **jobs**: workers lease them, finish them, and give them back; what was delivered too
-often goes to a dead-letter topic. A **router** copies what is appended to one topic to another one, on the server.
+often goes to a dead-letter topic. A **watch** pushes what is new in any number of topics. A **router** copies what is appended to one topic to another one, on the server.
 
 ### Keys
 
@@ -39,6 +39,7 @@ certain prefixes. Without keys every caller may do everything, and the header is
 const tags: readonly { readonly name: Tag; readonly description: string }[] = [
   { name: "Topics", description: "Create, configure, look at, list and delete topics." },
   { name: "Records", description: "Append, read and delete the records of a topic." },
+  { name: "Watch", description: "Follow topics live, as server-sent events or over a WebSocket." },
   { name: "Queues", description: "Lease jobs, finish them, give them back." },
   { name: "Routers", description: "Copy records from topic to topic on the server." },
   { name: "Probes", description: "How the server is doing." },

@@ -228,6 +228,58 @@ export const work = {
   ].join("\n"),
 };
 
+const boats = { epoch: 7, from_seq: 0, head_seq: 2, earliest_seq: 1 };
+
+export const startWatch = {
+  requests: {
+    "All of one topic, and what is new in another": {
+      topics: { boats: { from_seq: 0 }, trams: { tail: true } },
+    },
+  },
+  answers: {
+    "A session": {
+      wid: "wid_lzRu0YvxyFf1RsIMYIncEg",
+      stream_url: "/v0/watch/wid_lzRu0YvxyFf1RsIMYIncEg",
+      session_ttl_ms: 300_000,
+      topics: { boats, trams: { epoch: 9, from_seq: 1, head_seq: 1, earliest_seq: 1 } },
+      performance,
+    },
+  },
+};
+
+export const stream = {
+  "Two records": [
+    "retry: 2000",
+    "",
+    "id: eyIkZXBvY2hzIjp7ImJvYXRzIjo3fSwiYm9hdHMiOjJ9",
+    "event: record",
+    'data: {"topic":"boats","from_seq":0,"to_seq":2,"head_seq":2,"records":[{"$seq":1,"$ts":1795306882226,"data":{"n":1}},' +
+      '{"$seq":2,"$ts":1795306882226,"data":2}]}',
+    "",
+    "id: eyIkZXBvY2hzIjp7ImJvYXRzIjo3fSwiYm9hdHMiOjJ9",
+    "event: caught-up",
+    'data: {"topic":"boats","head_seq":2}',
+    "",
+    "",
+  ].join("\n"),
+};
+
+export const issueToken = {
+  requests: {
+    "For one page for an hour": { topics: ["boats", "trams.*"], ttl_ms: 3_600_000 },
+    "To work on a queue": { topics: ["renders"], scopes: ["read", "write"] },
+  },
+  answers: {
+    "A token": {
+      token: "eyJhbGciOiJIUzI1NiJ9.eyJ0b3BpY3MiOlsiYm9hdHMiXX0.x5FZ0u6Gq3v1yWm2y2Hq0q2b2c2d2e2f2g2h2i2j2k2",
+      expires_at: 1_795_311_119_215,
+      topics: ["boats", "trams.*"],
+      scopes: ["read"],
+      performance,
+    },
+  },
+};
+
 const router = {
   router: "orders.eu->archive",
   source: "orders.eu",

@@ -35,7 +35,7 @@ const failures: Failures = {
   topic_not_found: { when: "There is no such topic.", detail: { topic: "orders.eu" } },
   router_not_found: { when: "There is no such router.", detail: { router: "orders.eu->archive" } },
   not_acceptable: { when: "The `Accept` header leaves out `text/event-stream`.", detail: {} },
-  not_found: { when: "There is no such path.", detail: {} },
+  not_found: { when: "There is no such path, or no such watch session.", detail: {} },
   method_not_allowed: { when: "The path exists and does not know the method.", detail: {} },
   request_timeout: { when: "The body came too slowly.", detail: {} },
   topic_exists_incompatible: {

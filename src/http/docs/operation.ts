@@ -8,9 +8,10 @@ import { failureResponses } from "./failures.ts";
 import { ref } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
 import "./shapes.ts";
+import "./watchshapes.ts";
 import "./workshapes.ts";
 
-export type Tag = "Topics" | "Records" | "Queues" | "Routers" | "Probes";
+export type Tag = "Topics" | "Records" | "Watch" | "Queues" | "Routers" | "Probes";
 
 /** Examples by what they show. */
 type Examples = Readonly<Record<string, unknown>>;
@@ -38,11 +39,15 @@ export interface Operation {
   readonly tag: Tag;
   readonly summary: string;
   readonly description: string;
-  /** The scopes that a key needs. Without one, no key is needed. */
+  /** The scopes that a key needs; none of them for any key. Left out, no key is needed. */
   readonly scope?: Scope | readonly Scope[];
+  /** The key that is needed, where scopes do not say it. */
+  readonly key?: string;
   readonly parameters?: readonly JsonSchema[];
   readonly body?: Body;
   readonly replies: Readonly<Record<number, Reply>>;
+  /** What OpenAPI has no words for. */
+  readonly extensions?: JsonSchema;
   /** The errors that only some operations have. */
   readonly failures?: readonly ErrorCode[];
 }
@@ -53,26 +58,28 @@ export function operation(said: Operation): Pick<Operation, "scope"> & { detail:
 }
 
 function detailOf(said: Operation): DocumentDecoration {
-  const { id, tag, summary, scope = [], parameters, body } = said;
-  const scopes = [scope].flat();
+  const { id, tag, summary, scope, key, parameters, body } = said;
+  const scopes = scope === undefined ? undefined : [scope].flat();
   const replies = Object.entries(said.replies).map(([status, reply]) => [status, response(reply)]);
   return {
     operationId: id,
     tags: [tag],
     summary,
-    description: `${said.description}\n\n${needs(scopes)}`,
-    security: scopes.length > 0 ? [{ key: scopes }] : [{}, { key: [] }],
+    description: `${said.description}\n\n${key ?? needs(scopes)}`,
+    security: scopes || key ? [{ key: scopes ?? [] }] : [{}, { key: [] }],
     ...(parameters && { parameters }),
     ...(body && { requestBody: requestBody(body) }),
     responses: { ...Object.fromEntries(replies), ...failureResponses(failuresOf(said)) },
+    ...said.extensions,
   } as object;
 }
 
 /** For a route that the document leaves out: a `HEAD` is what its `GET` is, without a body. */
 export const hidden: DocumentDecoration = { hide: true };
 
-function needs(scopes: readonly Scope[]): string {
-  if (scopes.length === 0) return "Open without a key, unless the server is set to ask for one.";
+function needs(scopes: readonly Scope[] | undefined): string {
+  if (scopes?.length === 0) return "Needs a key, whatever its scopes.";
+  if (scopes === undefined) return "Open without a key, unless the server is set to ask for one.";
   return `Needs the scope ${scopes.map((scope) => `\`${scope}\``).join(" and ")}.`;
 }
 
@@ -176,6 +183,22 @@ const lenient = (name: string, type: string, otherwise: unknown, description: st
   description: `${description}; anything else is the default.`,
   schema: { type: [type, "string"], default: otherwise },
 });
+
+/** A key where a browser cannot send headers, or a token made for it. */
+export const token: JsonSchema = {
+  name: "token",
+  in: "query",
+  description: "A key, or a token made with one, where the header cannot be sent.",
+  schema: { type: "string" },
+};
+
+/** Where a client is that comes back. */
+export const lastEventId: JsonSchema = {
+  name: "Last-Event-ID",
+  in: "header",
+  description: "The `id` of the last event that the client has got. What cannot be understood is ignored.",
+  schema: { type: "string" },
+};
 
 /** A query parameter that is any text. */
 export const text = (name: string, description: string): JsonSchema => ({

@@ -47,7 +47,7 @@ import { answer, count, name, object } from "./naming.ts";
 
 export const TOPIC = "The topic's name.";
 const EPOCH = count("Changes with every new instance of the name.");
-const HEAD = count("The highest seq that was given out; 0 if none was.");
+export const HEAD = count("The highest seq that was given out; 0 if none was.");
 const EARLIEST = count("The first live seq; `head_seq + 1` if no record is live.");
 const COUNT = count("Live records.");
 const BYTES = count("Bytes of `data` and `meta` of the live records, as they were sent.");
