@@ -106,7 +106,7 @@ export class Follower {
     this.#style = style;
   }
 
-  /** Where it stands in every topic that it has followed. */
+  /** Where a stream with ids stands in every topic that it has followed. */
   get places(): Places {
     return this.#places;
   }
@@ -121,8 +121,8 @@ export class Follower {
     this.remove(name);
     const followed = new Followed(name, place, wants);
     this.#followed.set(name, followed);
-    this.#places.set(name, place);
     this.#id = undefined;
+    this.#place(followed, place);
     this.#notice(followed);
   }
 
@@ -352,6 +352,7 @@ export class Follower {
   }
 
   #place({ name }: Followed, place: Place): void {
+    if (!this.#style.ids) return;
     this.#places.set(name, place);
     this.#id?.move(name, place);
   }

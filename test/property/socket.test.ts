@@ -1,9 +1,10 @@
 /**
  * Random commands on one socket, most of them pipelined, against the plainest model there is: for each topic the
- * list of its records.
+ * list of all its records.
  *
  * The answers come in the order of the commands and say what the model says. Between the `subscribed` that begins a
- * subscription and the answer that ends it, its frames bring every record once and in order, and nothing else.
+ * subscription and what ends it, its frames bring every record once and in order, and nothing else. What the cap
+ * took away before it could be sent is named by a tombstone.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -12,6 +13,13 @@ import { startServer, type TestServer } from "../support/server.ts";
 import { type Message, SocketClient } from "../support/socket.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
 
+const CAP_RECORDS = 25;
+/** The topics of a history, each with its config. */
+const CONFIGS = {
+  a: {},
+  b: { cap_records: CAP_RECORDS },
+  c: { durability: "fsync" },
+};
 const TOPICS = ["a", "b", "c"] as const;
 const ABSENT = "absent";
 type Name = (typeof TOPICS)[number];
@@ -45,6 +53,9 @@ type Step =
   | { do: "wrong"; command: string }
   /** Somebody else writes, when all answers to the commands before are here. */
   | { do: "write"; topic: Name; records: Input[] }
+  /** Deletes records that all subscriptions have got. */
+  | { do: "erase"; topic: "a" | "c"; before: number }
+  | { do: "recreate"; topic: Name }
   | { do: "wait" };
 
 const optional = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined });
@@ -100,11 +111,56 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("write" as const), topic, records }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant("erase" as const),
+      topic: fc.constantFrom("a" as const, "c" as const),
+      before: fc.nat(40),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("recreate" as const), topic }) },
   { weight: 1, arbitrary: fc.constant<Step>({ do: "wait" }) },
 );
 
 interface Stored extends Input {
   readonly seq: number;
+  isErased: boolean;
+}
+
+/** One life of a topic. */
+class Life {
+  readonly epoch: number;
+  readonly records: Stored[] = [];
+  readonly keys = new Map<string, { first: number; count: number; head: number }>();
+  readonly #cap: number | undefined;
+
+  constructor(epoch: number, cap: number | undefined) {
+    this.epoch = epoch;
+    this.#cap = cap;
+  }
+
+  get head(): number {
+    return this.records.length;
+  }
+
+  /** The cap has taken everything up to here. */
+  get floor(): number {
+    return Math.max(0, this.head - (this.#cap ?? this.head));
+  }
+
+  get earliest(): number {
+    const live = this.records.find(({ seq, isErased }) => seq > this.floor && !isErased);
+    return live?.seq ?? this.head + 1;
+  }
+
+  store(inputs: readonly Input[], key?: string) {
+    const first = this.head + 1;
+    for (const input of inputs) this.records.push({ ...input, seq: this.head + 1, isErased: false });
+    const stored = { first, count: inputs.length, head: this.head };
+    if (key !== undefined) this.keys.set(key, stored);
+    return stored;
+  }
 }
 
 /** What a frame says of one record. */
@@ -117,38 +173,66 @@ interface Delivered {
 
 /** One subscription, from its `subscribed` to its end. */
 class Following {
-  readonly #all: readonly Stored[];
+  /** The topic is deleted: any of the rest may come, then the word of it. */
+  isDoomed = false;
+  isOver = false;
+  readonly #topic: Life;
   readonly #options: Options;
-  /** Everything up to here was delivered or is filtered. */
+  /** Everything up to here was delivered, is filtered or was named by a tombstone. */
   #at: number;
   /** A tombstone has to come first. */
   #isAmiss: boolean;
-  /** What the next frame says that it begins behind; undefined where anything goes. */
+  /** What the next frame begins behind, or later; undefined where anything goes. */
   #from: number | undefined;
   #isCaughtUp = false;
 
-  constructor(all: readonly Stored[], from: number, head: number, options: Options) {
-    this.#all = all;
+  constructor(topic: Life, from: number, head: number, options: Options) {
+    this.#topic = topic;
     this.#options = options;
     this.#isAmiss = from > head;
-    this.#at = this.#isAmiss ? 0 : from;
-    this.#from = this.#isAmiss ? undefined : from;
+    this.#at = from;
+    this.#from = from;
   }
 
   get isDone(): boolean {
-    return this.#isCaughtUp && this.#expected(this.#at, this.#all.length).length === 0;
+    if (this.isDoomed) return false;
+    return this.#isCaughtUp && this.#expected(this.#at, this.#topic.head).length === 0;
   }
 
   take({ text, body }: Message): void {
-    expect(body.op === "tombstone").toBe(this.#isAmiss);
-    if (body.op === "tombstone") this.#takeTombstone(body);
-    else if (body.op === "record") this.#takeRecords(text, body);
-    else this.#takeCaughtUp(body);
+    if (body.op === "topic_deleted") {
+      expect(body).toMatchObject({ head_seq: 0, reason: "deleted" });
+      expect(this.isDoomed).toBe(true);
+      this.isOver = true;
+    } else if (body.op === "tombstone") {
+      if (this.#isAmiss) this.#takeRecreated(body);
+      else this.#takeCap(body);
+      this.#from = undefined;
+      this.#isCaughtUp = false;
+    } else {
+      expect(this.#isAmiss).toBe(false);
+      if (body.op === "record") this.#takeRecords(text, body);
+      else this.#takeCaughtUp(body);
+    }
   }
 
-  #takeTombstone(body: Message["body"]): void {
-    expect(body).toMatchObject({ reason: "recreated", gap_from: 1, gap_to: body.head_seq, earliest_seq: 1 });
+  #takeRecreated(body: Message["body"]): void {
+    const { head_seq, earliest_seq } = body;
+    expect(body).toMatchObject({ reason: "recreated", gap_from: 1, gap_to: head_seq });
+    // The cap may have taken more by now.
+    expect(earliest_seq).toBeLessThanOrEqual(this.#topic.earliest);
     this.#isAmiss = false;
+    this.#at = earliest_seq - 1;
+  }
+
+  #takeCap(body: Message["body"]): void {
+    const { gap_from, gap_to } = body;
+    expect(body).toMatchObject({ reason: "cap", earliest_seq: gap_to + 1 });
+    expect(gap_from).toBeGreaterThan(this.#at);
+    expect(this.#expected(this.#at, gap_from - 1)).toEqual([]);
+    expect(gap_to).toBeGreaterThanOrEqual(gap_from);
+    expect(gap_to).toBeLessThanOrEqual(this.#topic.floor);
+    this.#at = gap_to;
   }
 
   #takeRecords(text: string, { from_seq, to_seq, head_seq }: Message["body"]): void {
@@ -173,7 +257,7 @@ class Following {
     // Once for each change from behind to at head.
     expect(this.#isCaughtUp).toBe(false);
     expect(head_seq).toBeGreaterThanOrEqual(this.#at);
-    expect(head_seq).toBeLessThanOrEqual(this.#all.length);
+    expect(head_seq).toBeLessThanOrEqual(this.#topic.head);
     expect(this.#expected(this.#at, head_seq)).toEqual([]);
     this.#at = head_seq;
     this.#isCaughtUp = true;
@@ -182,9 +266,9 @@ class Following {
   /** What belongs between two places. */
   #expected(after: number, to: number): Delivered[] {
     const { node: own, tags } = this.#options;
-    return this.#all
+    return this.#topic.records
       .slice(after, to)
-      .filter(({ node }) => own === undefined || node !== own)
+      .filter(({ node, isErased }) => !isErased && (own === undefined || node !== own))
       .map(({ seq, data, tag, node }) => ({ seq, data, tag: tags ? tag : undefined, node }));
   }
 }
@@ -201,8 +285,7 @@ class History implements AsyncDisposable {
   readonly #server: TestServer;
   readonly #socket: SocketClient;
   readonly #prefix = `h${++histories}.`;
-  readonly #topics = new Map<string, Stored[]>();
-  readonly #keys = new Map<string, { first: number; count: number; head: number }>();
+  readonly #topics = new Map<string, Life>();
   readonly #following = new Map<string, Following>();
   /** What the answers that are due must be, and what changes when each has come. */
   readonly #due: { answer: object; apply?: () => void }[] = [];
@@ -215,21 +298,27 @@ class History implements AsyncDisposable {
 
   static async open(server: TestServer): Promise<History> {
     const history = new History(server, await SocketClient.open(server.url));
-    for (const topic of TOPICS) {
-      const name = history.#name(topic);
-      await server.send("PUT", `/v0/topics/${name}`, { durability: topic === "c" ? "fsync" : "disk" });
-      history.#topics.set(name, []);
-    }
+    for (const topic of TOPICS) await history.#create(topic);
     return history;
   }
 
   async run(steps: readonly Step[]): Promise<void> {
     for (const step of steps) await this.#take(step);
     await this.#catchUp();
-    expect(await this.#socket.arrived()).toEqual([]);
+    // Whatever still comes must be right, too.
+    await this.#take({ do: "ping" });
+    await this.#answered();
+  }
+
+  async #create(topic: Name): Promise<void> {
+    const { status, body } = await this.#server.send("PUT", this.#path(topic), CONFIGS[topic]);
+    expect(status).toBe(201);
+    this.#topics.set(this.#name(topic), new Life(body.epoch, body.config.cap_records || undefined));
   }
 
   #name = (topic: string): string => this.#prefix + topic;
+  #path = (topic: Name): string => `/v0/topics/${this.#name(topic)}`;
+  #life = (topic: Name): Life => this.#topics.get(this.#name(topic))!;
 
   async #take(step: Step): Promise<void> {
     switch (step.do) {
@@ -251,14 +340,28 @@ class History implements AsyncDisposable {
         return;
       case "write": {
         await this.#answered();
-        const name = this.#name(step.topic);
-        const inputs = step.records;
         // Known before it is written: the frame may be here before the answer.
-        const { first } = this.#store(name, inputs);
-        const body = `{"records":[${inputs.map(spelled).join()}]}`;
-        const reply = await this.#server.send("POST", `/v0/topics/${name}`, body);
+        const { first } = this.#life(step.topic).store(step.records);
+        const body = `{"records":[${step.records.map(spelled).join()}]}`;
+        const reply = await this.#server.send("POST", this.#path(step.topic), body);
         expect(reply).toMatchObject({ status: 200, body: { first_seq: first } });
         return;
+      }
+      case "erase": {
+        await this.#catchUp();
+        const { topic, before } = step;
+        const reply = await this.#server.send("POST", `${this.#path(topic)}/delete`, { before_seq: before });
+        const life = this.#life(topic);
+        for (const record of life.records) record.isErased ||= record.seq < before;
+        expect(reply.body.earliest_seq).toBe(life.earliest);
+        return;
+      }
+      case "recreate": {
+        await this.#answered();
+        const following = this.#following.get(this.#name(step.topic));
+        if (following) following.isDoomed = true;
+        await this.#server.send("DELETE", this.#path(step.topic));
+        return this.#create(step.topic);
       }
       case "wait":
         return this.#catchUp();
@@ -274,10 +377,12 @@ class History implements AsyncDisposable {
   #subscribe({ topics, options, unknown }: Extract<Step, { do: "subscribe" }>): void {
     const starts = Object.entries(topics).map(([topic, from]) => {
       const name = this.#name(topic);
-      const all = this.#topics.get(name)!;
-      const head = all.length;
+      const life = this.#topics.get(name)!;
+      const { head, earliest, epoch } = life;
       const place = from === "tail" ? head : from === "beyond" ? head + 5 : from;
-      return { name, all, head, place, spelled: from === "tail" ? { tail: true } : { from_seq: place } };
+      const spelled = from === "tail" ? { tail: true } : { from_seq: place };
+      const entry = { from_seq: place, head_seq: head, earliest_seq: earliest, epoch };
+      return { name, life, head, place, spelled, entry };
     });
     const asked = Object.fromEntries(starts.map(({ name, spelled }) => [name, spelled]));
     const { limit, node, tags } = options;
@@ -293,13 +398,11 @@ class History implements AsyncDisposable {
       this.#say(command, { op: "error", code: "topic_not_found" });
       return;
     }
-    const entries = starts.map(({ name, head, place }) => [
-      name,
-      { from_seq: place, head_seq: head, earliest_seq: 1, epoch: expect.any(Number) },
-    ]);
-    this.#say(command, { op: "subscribed", topics: Object.fromEntries(entries) }, () => {
-      for (const { name, all, head, place } of starts)
-        this.#following.set(name, new Following(all, place, head, options));
+    const entries = Object.fromEntries(starts.map(({ name, entry }) => [name, entry]));
+    this.#say(command, { op: "subscribed", topics: entries }, () => {
+      for (const { name, life, head, place } of starts) {
+        this.#following.set(name, new Following(life, place, head, options));
+      }
     });
   }
 
@@ -312,10 +415,9 @@ class History implements AsyncDisposable {
     this.#socket.say(
       `{"op":"publish","request_id":${request_id},"topic":"${name}"${idempotency},"records":[${list}]}`,
     );
-    const used = key === undefined ? undefined : this.#keys.get(`${name} ${key}`);
-    const stored = used ?? this.#store(name, inputs);
-    if (key !== undefined) this.#keys.set(`${name} ${key}`, stored);
-    const { first, count, head } = stored;
+    const life = this.#life(topic);
+    const used = key === undefined ? undefined : life.keys.get(key);
+    const { first, count, head } = used ?? life.store(inputs, key);
     const answer = {
       op: "ack",
       request_id,
@@ -329,13 +431,6 @@ class History implements AsyncDisposable {
       deduped: used !== undefined,
     };
     this.#due.push({ answer });
-  }
-
-  #store(name: string, inputs: readonly Input[]) {
-    const all = this.#topics.get(name)!;
-    const first = all.length + 1;
-    for (const input of inputs) all.push({ ...input, seq: all.length + 1 });
-    return { first, count: inputs.length, head: all.length };
   }
 
   /** Takes messages until every command is answered. */
@@ -361,6 +456,7 @@ class History implements AsyncDisposable {
       // Nothing comes of a topic that is not followed.
       expect([body.op, body.topic, following !== undefined]).toEqual([body.op, body.topic, true]);
       following!.take(message);
+      if (following!.isOver) this.#following.delete(body.topic);
     }
   }
 
