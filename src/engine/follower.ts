@@ -6,12 +6,14 @@
  * priority, then by name, each to its head unless it would keep the others waiting.
  */
 import { ApiError } from "../contract/errors.ts";
+import type { Crowd, Member } from "./crowds.ts";
 import { caughtUp, damaged, ending, type Frame, tombstoneFrame, topicDeleted } from "./frames.ts";
 import type { View } from "./pages.ts";
 import { type Place, type Places, StreamId } from "./places.ts";
 import type { Window } from "./reader.ts";
 import type { Reading } from "./reading.ts";
 import type { Step } from "./tails.ts";
+import { kept, soleTold, type TellResult, type Told } from "./told.ts";
 import type { Topic } from "./topic.ts";
 
 /** So many reads of one topic may come before others have their turn. */
@@ -40,17 +42,6 @@ export interface FollowerStyle {
   /** Called once, when nothing is followed any more. */
   readonly over: () => void;
 }
-
-/** A frame on its way to the client. */
-export interface Told {
-  readonly frame: Frame;
-  /** Where the stream stands behind it. Empty for a stream without ids. */
-  readonly id: string;
-  /** Whether the client has dropped the topic meanwhile. */
-  readonly from: { readonly isDropped: boolean };
-}
-
-export type TellResult = IteratorResult<readonly Told[], undefined>;
 
 /** A topic that is followed. */
 class Followed {
@@ -87,7 +78,7 @@ class Followed {
 
 const none: ReadonlySet<string> = new Set();
 
-export class Follower {
+export class Follower implements Member {
   readonly #reading: Reading;
   readonly #style: FollowerStyle;
   readonly #followed = new Map<string, Followed>();
@@ -96,6 +87,7 @@ export class Follower {
   readonly #waiting = new Set<Followed>();
   #round: Followed[] = [];
   #id: StreamId | undefined;
+  #crowd: Crowd | undefined;
   #isOver = false;
   #last: Frame | undefined;
   /** Gives whoever asked what there is. */
@@ -108,7 +100,8 @@ export class Follower {
 
   /** Where a stream with ids stands in every topic that it has followed. */
   get places(): Places {
-    return this.#places;
+    const [name] = this.#places.keys();
+    return this.#crowd ? new Map([[name!, this.#crowd.place]]) : this.#places;
   }
 
   /** Where it stands, for its client. */
@@ -142,12 +135,51 @@ export class Follower {
 
   /** What comes next: now, where it is in memory, or when there is something. */
   next(): TellResult | Promise<TellResult> {
-    return (
-      this.#poll([]) ??
-      new Promise((resolve) => {
-        this.#ask = resolve;
-      })
-    );
+    // In a crowd, there is nothing yet.
+    return (this.#crowd ? undefined : this.#poll([])) ?? this.#wait();
+  }
+
+  #wait(): Promise<TellResult> {
+    const coming = new Promise<TellResult>((resolve) => {
+      this.#ask = resolve;
+    });
+    if (this.#isSole && this.#crowd === undefined) this.#join();
+    return coming;
+  }
+
+  /** Waits together with others, where it may. */
+  #join(): void {
+    const [followed] = this.#followed.values();
+    const { topic, place, isCaughtUp } = followed ?? {};
+    if (!topic || topic.deleted || !isCaughtUp || place?.seq !== topic.log.head) return;
+    this.#crowd = this.#reading.join(topic, followed!.wants, place, this);
+    if (this.#crowd === undefined) return;
+    followed!.stop();
+    followed!.stop = () => {
+      if (this.#crowd) this.#stand(followed!, this.#crowd.place);
+      this.#reading.leave(topic, followed!.wants, this);
+    };
+  }
+
+  accept(result: TellResult): boolean {
+    const ask = this.#ask;
+    this.#ask = undefined;
+    ask?.(result);
+    return ask !== undefined;
+  }
+
+  leave(place: Place): void {
+    const [followed] = this.#followed.values();
+    this.#stand(followed!, place);
+    this.#listen(followed!, followed!.topic!);
+    this.#notice(followed!);
+  }
+
+  /** On its own, no longer in a crowd. */
+  #stand(followed: Followed, place: Place): void {
+    this.#crowd = undefined;
+    followed.place = place;
+    this.#places.set(followed.name, place);
   }
 
   return(): void {
@@ -359,23 +391,8 @@ export class Follower {
 
   #idNow(): string {
     if (!this.#style.ids) return "";
+    if (this.#isSole) return String(new StreamId(this.places));
     this.#id ??= new StreamId(this.#places);
     return this.#id.toString();
   }
 }
-
-const kept = { isDropped: false };
-
-/** The frames for streams that follow no other topic: the same for all of them. */
-function soleTold(frames: readonly Frame[]): readonly Told[] {
-  let told = soles.get(frames);
-  if (told === undefined) {
-    told = frames.map((frame) => {
-      const places = new Map([[frame.topic!, frame.place!]]);
-      return { frame, id: String(new StreamId(places)), from: kept };
-    });
-    soles.set(frames, told);
-  }
-  return told;
-}
-const soles = new WeakMap<readonly Frame[], readonly Told[]>();

@@ -1,9 +1,11 @@
 /** Reading topics for streams: from memory at the head, from the store behind it, and nothing before it is kept. */
 import type { Bell } from "./bell.ts";
 import type { Commits } from "./commit.ts";
-import type { Follower } from "./follower.ts";
+import { type Crowd, Crowds, type Member } from "./crowds.ts";
+import type { Follower, Wants } from "./follower.ts";
 import type { Group } from "./group.ts";
-import { Pages } from "./pages.ts";
+import { nameOf, Pages } from "./pages.ts";
+import type { Place } from "./places.ts";
 import { read, type Window } from "./reader.ts";
 import { type Step, stepOf, Tails } from "./tails.ts";
 import type { Topic } from "./topic.ts";
@@ -16,8 +18,11 @@ export class Reading {
   readonly #now: () => number;
   readonly #tails = new Tails();
   readonly #pages = new Pages();
-  /** Streams that may have something to tell. */
+  readonly #crowds = new Crowds(this);
+  /** Topics that have changed, and streams that may have something to tell. */
+  readonly #changed = new Set<Topic>();
   readonly #ready = new Set<Follower>();
+  #turn: NodeJS.Immediate | undefined;
   readonly #readers = new Map<Topic, number>();
 
   constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
@@ -27,22 +32,31 @@ export class Reading {
     this.#now = now;
   }
 
-  /** Serves a stream once everything is known that happens together. */
+  /** Serves a stream once everything is known that happens together, and its writers have their answers. */
   soon(follower: Follower): void {
-    if (this.#ready.size === 0) queueMicrotask(this.#serve);
     this.#ready.add(follower);
+    this.#schedule();
   }
 
-  readonly #serve = (): void => {
-    for (const follower of this.#ready) follower.serve();
-    this.#ready.clear();
-  };
+  #schedule(): void {
+    this.#turn ??= setImmediate(() => {
+      this.#turn = undefined;
+      for (const topic of this.#changed) this.#crowds.serve(topic);
+      this.#changed.clear();
+      for (const follower of this.#ready) follower.serve();
+      this.#ready.clear();
+    });
+  }
 
-  /** Keeps what a group has brought for those who follow its topics. */
+  /** Keeps what a group has brought for those who follow its topics, and tells them. */
   committed(group: Group): void {
     for (const [topic, appended] of group.appended) {
       if (this.#readers.has(topic)) this.#tails.append(topic, appended);
     }
+    for (const topic of [...group.appended.keys(), ...group.deleted]) {
+      if (this.#readers.has(topic)) this.#changed.add(topic);
+    }
+    if (this.#changed.size > 0) this.#schedule();
   }
 
   /** Calls `hear` when the topic grows or is deleted, until the function it returns is called. */
@@ -51,13 +65,32 @@ export class Reading {
     this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
     return () => {
       stop();
-      const left = this.#readers.get(topic)! - 1;
-      if (left > 0) this.#readers.set(topic, left);
-      else {
-        this.#readers.delete(topic);
-        this.#tails.forget(topic);
-      }
+      this.#forget(topic);
     };
+  }
+
+  #forget(topic: Topic): void {
+    const left = this.#readers.get(topic)! - 1;
+    if (left > 0) this.#readers.set(topic, left);
+    else {
+      this.#readers.delete(topic);
+      this.#tails.forget(topic);
+    }
+  }
+
+  /** Lets a stream wait at the head with others that want the same; undefined if it cannot. */
+  join(topic: Topic, wants: Wants, place: Place, member: Member): Crowd | undefined {
+    const { limit, bytesMax, view, nodes, strong } = wants;
+    if (strong || nodes.size > 0) return undefined;
+    const common = { limit, bytesMax, view, withoutNodes: nodes };
+    const crowd = this.#crowds.join(topic, keyOf(wants), common, place, member);
+    if (crowd) this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
+    return crowd;
+  }
+
+  leave(topic: Topic, wants: Wants, member: Member): void {
+    this.#crowds.leave(topic, keyOf(wants), member);
+    this.#forget(topic);
   }
 
   /** Calls `hear` when a topic of that name is created. */
@@ -98,3 +131,5 @@ export class Reading {
     return this.#commits.harden(topic);
   }
 }
+
+const keyOf = ({ limit, bytesMax, view }: Wants): string => `${limit} ${bytesMax} ${nameOf(view)}`;

@@ -2,10 +2,7 @@
  * One WebSocket (RFC 6455): commands come in and are carried out in their order, answers and frames go out, and what
  * the client does not take waits as a position, not as data.
  */
-import {
-  SOCKET_BYTES_WAITING_MAX,
-  SOCKET_MESSAGE_BYTES_MAX,
-} from "../contract/limits.ts";
+import { SOCKET_BYTES_WAITING_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
 import type { Follower } from "../engine/follower.ts";
 import type { Frame } from "../engine/frames.ts";
 import type { Answer, Commands } from "./commands.ts";
