@@ -1,5 +1,5 @@
 /** What a watch stream says: its bytes, its events, how records are put into frames, and which topic comes first. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type EventStream, eventIn, type StreamEvent } from "../support/eventstream.ts";
 import { elements, members } from "../support/rawjson.ts";
 import { newTopic, sharedServer, type Topic, timed } from "../support/topics.ts";
@@ -20,6 +20,8 @@ import {
   watch,
   watchLive,
 } from "../support/watch.ts";
+
+setDefaultTimeout(20_000);
 
 const server = sharedServer();
 

@@ -337,6 +337,19 @@ describe("two streams of one session", () => {
     expect(said(await third.events(2), topic)).toEqual(["4 5", "at 5"]);
   });
 
+  test("nor does it matter that another one has left behind a later place", async () => {
+    const topic = await filled(3);
+    const session = await newSession(server, [topic]);
+    const [early, late] = [await session.open(), await session.open()];
+    for (const stream of [early, late]) await eventsTo(stream, topic, 3);
+    await leave(early, 1);
+    await topic.append(4, 5);
+    await eventsTo(late, topic, 5);
+    await leave(late);
+    expect(await reads(session, topic, 5)).toEqual(["4 5", "at 5"]);
+    expect(await reads(session, topic, 5)).toEqual(["at 5"]);
+  });
+
   test("an id up to the furthest place that one reached is taken as it is", async () => {
     const topic = await filled(3);
     const session = await newSession(server, [topic]);
