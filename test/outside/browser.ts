@@ -29,8 +29,12 @@ const page = `<!doctype html>
   let last;
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-  /** \`gone\` is called when the browser does not come back by itself: at a 404, and at half an answer's head. */
-  function listen(path, gone, query = {}) {
+  /**
+   * \`again\` is called when the browser does not come back by itself: at a 404, and at half an answer's head. A watch
+   * goes on behind what it has sent, so one that broke off before it gave an id must be made anew, too.
+   */
+  function listen(path, again, query = {}) {
+    let hasId = again !== watch;
     const search = new URLSearchParams(token === undefined ? query : { ...query, token });
     const source = new EventSource(streams + path + "?" + search);
     for (const name of ["record", "caught-up", "tombstone", "topic-deleted", "error"]) {
@@ -38,7 +42,11 @@ const page = `<!doctype html>
         if (event instanceof MessageEvent) {
           told.push([name, event.data]);
           last = event.lastEventId;
-        } else if (source.readyState === EventSource.CLOSED) gone();
+          hasId = true;
+        } else if (source.readyState === EventSource.CLOSED || !hasId) {
+          source.close();
+          again();
+        }
       });
     }
   }

@@ -8,7 +8,7 @@ setDefaultTimeout(60_000);
 /** Before curl is started again. */
 const PAUSE_MS = 100;
 /** As that is soon, there is time for many cuts. */
-const rounds = 10;
+const rounds = 5;
 /** curl's exit code for a status of 400 or more, with `--fail`. */
 const REFUSED = 22;
 

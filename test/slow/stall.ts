@@ -193,8 +193,10 @@ const begun = async <R extends Reader>(reader: R, status: number): Promise<R> =>
   return reader;
 };
 
+/** The path of a new watch, of this topic and of one where nothing happens. */
 async function newWatch(server: Sender, topic: string): Promise<string> {
-  const { status, body } = await server.send("POST", "/v0/watch", { topics: { [topic]: {} } });
+  await server.send("PUT", "/v0/topics/aside", {});
+  const { status, body } = await server.send("POST", "/v0/watch", { topics: { aside: {}, [topic]: {} } });
   expect(status).toBe(200);
   return body.stream_url;
 }
