@@ -45,6 +45,7 @@ export async function startServer(
 
   await using parts = new AsyncDisposableStack();
   parts.defer(() => log.info("state saved"));
+  const unexpected = (error: unknown) => log.error({ err: error }, "a request failed");
   const start = performance.now();
   log.info({ dataDir: config.dataDir }, "opening the data directory");
   const store = parts.use(openStore(config, log, broken));
@@ -57,15 +58,15 @@ export async function startServer(
         log.error({ err: error }, "a write failed and was undone");
         if (isBroken) broken(error);
       },
+      unexpected,
     }),
   );
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
 
-  const unexpected = (error: unknown) => log.error({ err: error }, "a request failed");
   const tokens = new Tokens(keys, store.secret("tokens"), now);
   const admission = new Admission({ keys, tokens, limits: config, probeAuth: config.probeAuth });
-  const streams = new Streams(config, unexpected);
+  const streams = new Streams(config, now, unexpected);
   const app = createApp({
     engine,
     admission,
@@ -96,7 +97,10 @@ export async function startServer(
   const kept = parts.move();
   return {
     address,
-    reloadKeys: () => reloadKeys(config, keys, log),
+    reloadKeys: () => {
+      reloadKeys(config, keys, log);
+      streams.review((caller) => admission.knows(caller));
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
 }

@@ -37,6 +37,8 @@ export const CLAIM_BYTES_MAX = 8 * 1024 * 1024;
 export const HOPS_MAX = 8;
 
 export const WATCH_TOPICS_MAX = 256;
+/** Nodes that a stream may leave out. */
+export const WATCH_NODES_MAX = 256;
 export const WATCH_LIMIT_DEFAULT = 256;
 export const WATCH_BYTES_DEFAULT = 256 * 1024;
 export const SOCKET_LIMIT_DEFAULT = 1000;

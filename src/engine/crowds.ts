@@ -102,15 +102,13 @@ export class Crowds {
 
   /** The crowd that stands at `place`, the head of the topic; undefined if it is not there yet. */
   join(topic: Topic, key: string, common: Common, place: Place, member: Member): Crowd | undefined {
+    // It may not have heard of the newest records, and those who were busy leave it.
+    this.#crowds.get(topic)?.get(key)?.serve();
     const crowds = this.#crowds.get(topic) ?? new Map<string, Crowd>();
-    this.#crowds.set(topic, crowds);
-    // It may not have heard of the newest records.
-    crowds.get(key)?.serve();
     const crowd = crowds.get(key) ?? new Crowd(this.#reading, topic, common, place);
-    if (crowd.place.seq !== place.seq && crowd.members.size > 0) return undefined;
-    crowd.place = place;
+    if (crowd.place.seq !== place.seq) return undefined;
+    this.#crowds.set(topic, crowds.set(key, crowd));
     crowd.members.add(member);
-    crowds.set(key, crowd);
     return crowd;
   }
 

@@ -24,6 +24,8 @@ export interface EngineOptions {
   readonly now: () => number;
   /** A transaction failed. `broken`: the medium did, and the process must end. */
   readonly failed: (error: unknown, broken: boolean) => void;
+  /** Something that should not be has ended a stream. */
+  readonly unexpected: (error: unknown) => void;
 }
 
 export class Engine implements Disposable {
@@ -40,7 +42,7 @@ export class Engine implements Disposable {
   readonly #forwarder: Forwarder;
   readonly #now: () => number;
 
-  constructor({ store, limits, now, failed }: EngineOptions) {
+  constructor({ store, limits, now, failed, unexpected }: EngineOptions) {
     const bell = new Bell();
     this.#store = store;
     // Seqs may be given out again, so readers must be able to tell.
@@ -64,10 +66,11 @@ export class Engine implements Disposable {
     this.#reclaimer = new Reclaimer(store, this.#catalog, this.#commits);
     this.#forwarder = new Forwarder(this.#catalog, this.#routerSet, this.#commits, now);
     this.topics = new Topics(store, this.#catalog, this.#commits, this.#forwarder, now);
-    this.log = new Log(this.topics, this.#commits, bell, now);
+    const reading = new Reading(this.topics, this.#commits, bell, unexpected, now);
+    this.log = new Log(this.topics, this.#commits, reading, bell, now);
     this.queues = new Queues(this.topics, this.#commits, this.#forwarder, now);
     this.routers = new Routers(this.#routerSet, this.#commits, this.#forwarder);
-    this.watch = new Watch(this.topics, new Reading(this.topics, this.#commits, bell, now), limits, now);
+    this.watch = new Watch(this.topics, reading, limits, now);
     // Leases that have outlived a restart count from the start.
     for (const slot of store.jobs.slots()) this.#catalog.inSlot(slot);
   }

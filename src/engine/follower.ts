@@ -1,37 +1,27 @@
 /**
  * One stream's place in its topics, and what comes next.
  *
- * A follower holds positions and no records: whoever takes its frames slowly only slows itself. It listens to its
- * topics, so nothing is polled and no record waits for a heartbeat. Topics that have something are served by their
- * priority, then by name, each to its head unless it would keep the others waiting.
+ * A follower holds positions and no records: whoever takes its frames slowly only slows itself. Nothing is polled: it
+ * listens to its topics, or waits in a crowd. What is in memory is told at once. What has to be read from the store is
+ * read one page at a time and not before the last one was taken, so a stream never holds more.
  */
 import { ApiError } from "../contract/errors.ts";
 import type { Crowd, Member } from "./crowds.ts";
-import { caughtUp, damaged, ending, type Frame, tombstoneFrame, topicDeleted } from "./frames.ts";
-import type { View } from "./pages.ts";
+import { Followed, type Wants } from "./followed.ts";
+import { caughtUp, ending, type Frame, failed, tombstoneFrame, topicDeleted } from "./frames.ts";
 import { type Place, type Places, StreamId } from "./places.ts";
-import type { Window } from "./reader.ts";
 import type { Reading } from "./reading.ts";
 import type { Step } from "./tails.ts";
 import { kept, soleTold, type TellResult, type Told } from "./told.ts";
 import type { Topic } from "./topic.ts";
+import { Turns } from "./turns.ts";
 
-/** So many reads of one topic may come before others have their turn. */
+/** So many pages of one topic may come before others that are behind have their turn. */
 const READS_PER_TURN = 16;
 /** Frames are handed out together up to about so many characters. */
 const BATCH_LENGTH = 64 * 1024;
 /** A topic that is created again within this time has not gone. */
 const GRACE_MS = 100;
-
-/** What a stream wants of a topic's records. `nodes` are JSON strings. */
-export interface Wants {
-  readonly limit: number;
-  readonly bytesMax: number;
-  readonly view: View;
-  readonly nodes: ReadonlySet<string>;
-  /** Only what is on the device. */
-  readonly strong: boolean;
-}
 
 export interface FollowerStyle {
   /**
@@ -43,59 +33,38 @@ export interface FollowerStyle {
   readonly over: () => void;
 }
 
-/** A topic that is followed. */
-class Followed {
-  readonly name: string;
-  readonly wants: Wants;
-  place: Place;
-  /** Undefined until it was read. */
-  topic: Topic | undefined;
-  /** Whether the client knows that it has all there is. */
-  isCaughtUp = false;
-  isGoing = false;
-  isDropped = false;
-  /** Reads in this round. */
-  reads = 0;
-  stop = (): void => {};
-
-  constructor(name: string, place: Place, wants: Wants) {
-    this.name = name;
-    this.place = place;
-    this.wants = wants;
-  }
-
-  get hasMore(): boolean {
-    return this.topic !== undefined && (this.topic.deleted || this.place.seq < this.topic.log.head);
-  }
-
-  window(topic: Topic): Window {
-    const { limit, bytesMax, view, nodes } = this.wants;
-    const { seq: fromSeq, epoch } = this.place;
-    const withoutNodes = topic.config.dedupe_node ? nodes : none;
-    return { fromSeq, epoch, limit, bytesMax, view, withoutNodes };
-  }
+/** What a look at a topic has brought. */
+interface Look {
+  readonly followed: Followed;
+  readonly frames: readonly Frame[];
+  readonly wasRead: boolean;
 }
-
-const none: ReadonlySet<string> = new Set();
 
 export class Follower implements Member {
   readonly #reading: Reading;
   readonly #style: FollowerStyle;
   readonly #followed = new Map<string, Followed>();
   readonly #places = new Map<string, Place>();
-  /** Topics that may have something to tell. */
-  readonly #waiting = new Set<Followed>();
-  #round: Followed[] = [];
+  /** Topics that may have something to tell, and those whose records must be read from the store. */
+  readonly #rung: Turns<Followed>;
+  readonly #behind: Turns<Followed>;
+  /** A page is on its way from the store, or was not taken yet. */
+  #isReading = false;
+  /** What has taken some time to read or to keep. */
+  readonly #arrived: Look[] = [];
   #id: StreamId | undefined;
   #crowd: Crowd | undefined;
   #isOver = false;
   #last: Frame | undefined;
   /** Gives whoever asked what there is. */
-  #ask: ((result: TellResult | Promise<TellResult>) => void) | undefined;
+  #ask: ((result: TellResult) => void) | undefined;
 
   constructor(reading: Reading, style: FollowerStyle) {
     this.#reading = reading;
     this.#style = style;
+    const priorityOf = (name: string) => reading.priorityOf(name);
+    this.#rung = new Turns(priorityOf);
+    this.#behind = new Turns(priorityOf);
   }
 
   /** Where a stream with ids stands in every topic that it has followed. */
@@ -104,9 +73,12 @@ export class Follower implements Member {
     return this.#crowd ? new Map([[name!, this.#crowd.place]]) : this.#places;
   }
 
-  /** Where it stands, for its client. */
+  /** The same, for its client. */
   get id(): string {
-    return this.#idNow();
+    if (!this.#style.ids) return "";
+    if (this.#isSole) return String(new StreamId(this.places));
+    this.#id ??= new StreamId(this.#places);
+    return this.#id.toString();
   }
 
   /** Follows a topic from now on, from there and in no other way. */
@@ -133,32 +105,23 @@ export class Follower implements Member {
     this.#finish();
   }
 
+  return(): void {
+    this.#finish();
+  }
+
   /** What comes next: now, where it is in memory, or when there is something. */
   next(): TellResult | Promise<TellResult> {
     // In a crowd, there is nothing yet.
-    return (this.#crowd ? undefined : this.#poll([])) ?? this.#wait();
+    return (this.#crowd ? undefined : this.#poll()) ?? this.#wait();
   }
 
-  #wait(): Promise<TellResult> {
-    const coming = new Promise<TellResult>((resolve) => {
-      this.#ask = resolve;
-    });
-    if (this.#isSole && this.#crowd === undefined) this.#join();
-    return coming;
-  }
-
-  /** Waits together with others, where it may. */
-  #join(): void {
-    const [followed] = this.#followed.values();
-    const { topic, place, isCaughtUp } = followed ?? {};
-    if (!topic || topic.deleted || !isCaughtUp || place?.seq !== topic.log.head) return;
-    this.#crowd = this.#reading.join(topic, followed!.wants, place, this);
-    if (this.#crowd === undefined) return;
-    followed!.stop();
-    followed!.stop = () => {
-      if (this.#crowd) this.#stand(followed!, this.#crowd.place);
-      this.#reading.leave(topic, followed!.wants, this);
-    };
+  /** Answers whoever has asked, if there is something by now. */
+  serve(): void {
+    const ask = this.#ask;
+    const result = ask && this.#poll();
+    if (result === undefined) return;
+    this.#ask = undefined;
+    ask!(result);
   }
 
   accept(result: TellResult): boolean {
@@ -175,6 +138,28 @@ export class Follower implements Member {
     this.#notice(followed!);
   }
 
+  #wait(): Promise<TellResult> {
+    const coming = new Promise<TellResult>((resolve) => {
+      this.#ask = resolve;
+    });
+    if (this.#isSole && this.#crowd === undefined) this.#join();
+    return coming;
+  }
+
+  /** Waits together with others, where it may. */
+  #join(): void {
+    const [followed] = this.#followed.values();
+    const { topic, place, wants, isCaughtUp } = followed!;
+    if (!topic || topic.deleted || !isCaughtUp || place.seq !== topic.log.head) return;
+    this.#crowd = this.#reading.join(topic, wants, place, this);
+    if (this.#crowd === undefined) return;
+    followed!.stop();
+    followed!.stop = () => {
+      if (this.#crowd) this.#stand(followed!, this.#crowd.place);
+      this.#reading.leave(topic, wants, this);
+    };
+  }
+
   /** On its own, no longer in a crowd. */
   #stand(followed: Followed, place: Place): void {
     this.#crowd = undefined;
@@ -182,50 +167,170 @@ export class Follower implements Member {
     this.#places.set(followed.name, place);
   }
 
-  return(): void {
-    this.#finish();
+  /** Whether its ids are those of every stream at the same place. */
+  get #isSole(): boolean {
+    return this.#style.ids && this.#places.size === 1;
   }
 
-  /** Answers whoever has asked, if there is something by now. */
-  serve(): void {
-    const ask = this.#ask;
-    if (ask === undefined) return;
-    const result = this.#pollSafely();
-    if (result === undefined) return;
-    this.#ask = undefined;
-    ask(result);
-  }
-
-  #pollSafely(): TellResult | Promise<TellResult> | undefined {
-    try {
-      return this.#poll([]);
-    } catch (error) {
-      return Promise.reject(error);
+  /** What can be told now; undefined if that is nothing. */
+  #poll(): TellResult | undefined {
+    const told: Told[] = [];
+    for (let length = 0; length < BATCH_LENGTH; ) {
+      const look = this.#isOver ? undefined : (this.#takeArrived() ?? this.#lookOn());
+      if (look === undefined) break;
+      if (look.frames.length === 0) continue;
+      if (this.#isSole && told.length === 0) return { value: this.#tellSole(look), done: false };
+      length += this.#tell(told, look);
     }
-  }
-
-  /** Adds to `told` what can be told now. Undefined if that is nothing. */
-  #poll(told: Told[]): TellResult | Promise<TellResult> | undefined {
-    for (let length = 0; ; ) {
-      const followed = this.#isOver || length >= BATCH_LENGTH ? undefined : this.#nextWaiting();
-      if (followed === undefined) break;
-      const frames = this.#step(followed);
-      if (frames instanceof Promise) return this.#pollOn(told, followed, frames);
-      if (frames.length === 0) continue;
-      if (this.#isSole && told.length === 0) return { value: this.#tellSole(followed, frames), done: false };
-      length += this.#tell(told, followed, frames);
-    }
-    if (this.#style.ids && this.#followed.size === 0) this.#finish();
+    if (this.#style.ids && this.#followed.size === 0 && this.#arrived.length === 0) this.#finish();
     if (this.#isOver) return this.#lastWords(told);
     return told.length > 0 ? { value: told, done: false } : undefined;
   }
 
-  async #pollOn(told: Told[], followed: Followed, coming: Promise<readonly Frame[]>): Promise<TellResult> {
-    const frames = await coming;
-    const isSole = this.#isSole && told.length === 0 && frames.length > 0;
-    if (isSole) return { value: this.#tellSole(followed, frames), done: false };
-    this.#tell(told, followed, frames);
-    return this.#poll(told) ?? this.next();
+  #takeArrived(): Look | undefined {
+    const look = this.#arrived.shift();
+    if (look?.wasRead) this.#isReading = false;
+    return look;
+  }
+
+  /** Looks at what waits, until something can be told without waiting for it. */
+  #lookOn(): Look | undefined {
+    for (let followed = this.#rung.take(); followed; followed = this.#rung.take()) {
+      const frames = this.#lookAt(followed);
+      if (frames instanceof Promise) this.#arriveLater(followed, frames, false);
+      else if (frames) return { followed, frames, wasRead: false };
+      else this.#behind.add(followed);
+    }
+    if (this.#isReading) return undefined;
+    const followed = this.#behind.take();
+    if (followed) {
+      this.#isReading = true;
+      this.#arriveLater(followed, this.#read(followed), true);
+    }
+    return undefined;
+  }
+
+  /** What can be told from memory; undefined if that is not all. */
+  #lookAt(followed: Followed): readonly Frame[] | Promise<readonly Frame[]> | undefined {
+    const { topic } = followed;
+    if (topic === undefined) return undefined;
+    // A client without ids has to ask for another topic of that name.
+    if (topic.deleted) return this.#style.ids ? undefined : this.#gone(followed);
+    const step = this.#reading.live(topic, followed.window(topic));
+    return step && this.#taken(followed, topic, step);
+  }
+
+  /** A page from the store. */
+  async #read(followed: Followed): Promise<readonly Frame[]> {
+    followed.reads++;
+    const found = await this.#reading.stored(followed.name, (topic) => followed.window(topic));
+    return found ? this.#taken(followed, found.topic, found.step) : this.#gone(followed);
+  }
+
+  /** Goes on with other topics meanwhile, and not with this one. */
+  #arriveLater(followed: Followed, coming: Promise<readonly Frame[]>, wasRead: boolean): void {
+    followed.isComing = true;
+    coming
+      .catch((error) => this.#failed(followed, error))
+      .then((frames) => {
+        followed.isComing = false;
+        this.#arrived.push({ followed, frames, wasRead });
+        if (this.#followed.get(followed.name) === followed && followed.hasMore) this.#goOn(followed);
+        if (this.#ask) this.#reading.soon(this);
+      });
+  }
+
+  /** A topic that is behind keeps its turn for a while. */
+  #goOn(followed: Followed): void {
+    if (followed.reads > 0 && followed.reads < READS_PER_TURN) this.#behind.first(followed);
+    else {
+      followed.reads = 0;
+      this.#rung.add(followed);
+    }
+  }
+
+  /** What was read is told as soon as it may be shown. */
+  #taken(followed: Followed, topic: Topic, step: Step): readonly Frame[] | Promise<readonly Frame[]> {
+    const before = followed.topic;
+    if (before && before !== topic && !this.#style.ids) return this.#gone(followed);
+    if (before !== topic) this.#listen(followed, topic);
+    const { tombstone, next, head } = step;
+    let { frames } = step;
+    if (tombstone) {
+      const reason = before === undefined && this.#style.ids ? "from_seq_too_old" : tombstone.reason;
+      frames = [tombstoneFrame(topic, tombstone, reason), ...frames];
+    }
+    if (next === head) followed.reads = 0;
+    if (frames.length > 0) followed.isCaughtUp = next === head;
+    else if (next === head && !followed.isCaughtUp) {
+      followed.isCaughtUp = true;
+      frames = [caughtUp(topic, head)];
+    }
+    const kept = this.#reading.kept(topic, next, followed.wants.strong);
+    followed.place = { epoch: topic.epoch, seq: next };
+    // Moved without a word: the id of whatever is told next says so.
+    if (frames.length === 0) this.#place(followed, followed.place);
+    if (kept) return kept.then(() => frames);
+    if (followed.hasMore && !followed.isComing) this.#rung.add(followed);
+    return frames;
+  }
+
+  /** A topic that cannot be read ends a stream, or its own subscription. */
+  #failed(followed: Followed, error: unknown): readonly Frame[] {
+    if (!(error instanceof ApiError)) this.#reading.unexpected(error);
+    const { code, message } = error instanceof ApiError ? error : new ApiError("internal", {});
+    if (this.#style.ids) {
+      this.end(code, message);
+      return [];
+    }
+    this.#drop(followed);
+    return [failed(followed.name, code, message)];
+  }
+
+  /** There is no topic of that name. */
+  #gone(followed: Followed): readonly Frame[] {
+    if (this.#isOver || followed.isDropped) return [];
+    if (this.#style.ids && followed.topic !== undefined && !followed.isGoing) {
+      this.#awaitReturn(followed);
+      return [];
+    }
+    this.#drop(followed);
+    return [topicDeleted(followed.name, followed.place)];
+  }
+
+  #awaitReturn(followed: Followed): void {
+    followed.isGoing = true;
+    followed.stop();
+    const look = () => this.#notice(followed);
+    const timer = setTimeout(look, GRACE_MS);
+    const stop = this.#reading.listenFor(followed.name, look);
+    followed.stop = () => {
+      clearTimeout(timer);
+      stop();
+    };
+  }
+
+  #listen(followed: Followed, topic: Topic): void {
+    const { stop } = followed;
+    followed.topic = topic;
+    followed.isGoing = false;
+    const isWanted = !this.#isOver && !followed.isDropped;
+    followed.stop = isWanted ? this.#reading.listen(topic, () => this.#notice(followed)) : () => {};
+    // Only now, so that the topic has a listener all the time.
+    stop();
+  }
+
+  #notice(followed: Followed): void {
+    if (this.#isOver || followed.isComing) return;
+    this.#rung.add(followed);
+    if (this.#ask) this.#reading.soon(this);
+  }
+
+  #drop(followed: Followed): void {
+    followed.stop();
+    this.#rung.delete(followed);
+    this.#behind.delete(followed);
+    if (this.#followed.get(followed.name) === followed) this.#followed.delete(followed.name);
   }
 
   #finish(): void {
@@ -233,166 +338,36 @@ export class Follower implements Member {
     this.#isOver = true;
     this.#style.over();
     for (const followed of this.#followed.values()) followed.stop();
-    this.#reading.soon(this);
+    if (this.#ask) this.#reading.soon(this);
   }
 
   /** What is left to say, and then the end. */
   #lastWords(told: Told[]): TellResult {
     const frame = this.#last;
     this.#last = undefined;
-    if (frame) told.push({ frame, id: this.#idNow(), from: kept });
+    if (frame) told.push({ frame, id: this.id, from: kept });
     return told.length > 0 ? { value: told, done: false } : { value: undefined, done: true };
   }
 
-  #notice(followed: Followed): void {
-    if (this.#isOver) return;
-    this.#waiting.add(followed);
-    if (this.#ask) this.#reading.soon(this);
-  }
-
-  #drop(followed: Followed): void {
-    followed.stop();
-    this.#waiting.delete(followed);
-    if (this.#followed.get(followed.name) === followed) this.#followed.delete(followed.name);
-  }
-
-  /** In rounds: those that wait when a round begins are served in order, the others in the next one. */
-  #nextWaiting(): Followed | undefined {
-    for (;;) {
-      const current = this.#round.at(-1);
-      if (current === undefined) {
-        if (this.#waiting.size === 0) return undefined;
-        this.#round = this.#newRound();
-      } else if (this.#waiting.has(current) && current.reads < READS_PER_TURN) {
-        return current;
-      } else {
-        current.reads = 0;
-        this.#round.pop();
-      }
-    }
-  }
-
-  /** Those that wait, the first one last. */
-  #newRound(): Followed[] {
-    const round = [...this.#waiting];
-    if (round.length === 1) return round;
-    const priorities = new Map(round.map(({ name }) => [name, this.#reading.priorityOf(name)]));
-    return round.sort((a, b) => {
-      const byPriority = priorities.get(a.name)! - priorities.get(b.name)!;
-      return byPriority === 0 ? (a.name < b.name ? 1 : -1) : byPriority;
-    });
-  }
-
-  #step(followed: Followed): readonly Frame[] | Promise<readonly Frame[]> {
-    this.#waiting.delete(followed);
-    followed.reads++;
-    const { topic } = followed;
-    const step = topic && !topic.deleted && this.#reading.live(topic, followed.window(topic));
-    return step ? this.#taken(followed, topic, step) : this.#stored(followed);
-  }
-
-  async #stored(followed: Followed): Promise<readonly Frame[]> {
-    try {
-      const { topic, step } = await this.#reading.stored(followed.name, (topic) => followed.window(topic));
-      return this.#taken(followed, topic, step);
-    } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
-      if (error.code === "topic_not_found") return this.#gone(followed);
-      const { seq } = error.detail as { seq?: number };
-      if (seq === undefined) {
-        this.end(error.code, error.message);
-        return [];
-      }
-      const place = { epoch: followed.topic?.epoch ?? followed.place.epoch, seq };
-      return this.#moved(followed, place, [damaged(followed.name, place, error)]);
-    }
-  }
-
-  /** What was read is told as soon as it may be shown. */
-  #taken(followed: Followed, topic: Topic, step: Step): readonly Frame[] | Promise<readonly Frame[]> {
-    const isFirst = followed.topic === undefined;
-    if (followed.topic !== topic) this.#listen(followed, topic);
-    const { tombstone, next, head } = step;
-    let { frames } = step;
-    if (tombstone) {
-      const reason = isFirst && this.#style.ids ? "from_seq_too_old" : tombstone.reason;
-      frames = [tombstoneFrame(topic, tombstone, reason), ...frames];
-    }
-    if (frames.length > 0) followed.isCaughtUp = next === head;
-    else if (next === head && !followed.isCaughtUp) {
-      followed.isCaughtUp = true;
-      frames = [caughtUp(topic, head)];
-    }
-    const moved = this.#moved(followed, { epoch: topic.epoch, seq: next }, frames);
-    const kept = this.#reading.kept(topic, next, followed.wants.strong);
-    return kept ? kept.then(() => moved) : moved;
-  }
-
-  #moved(followed: Followed, place: Place, frames: readonly Frame[]): readonly Frame[] {
-    followed.place = place;
-    // Dropped meanwhile, and perhaps followed in another way since.
-    if (this.#followed.get(followed.name) !== followed) return [];
-    if (frames.length === 0) this.#place(followed, place);
-    if (followed.hasMore) this.#waiting.add(followed);
-    return frames;
-  }
-
-  #listen(followed: Followed, topic: Topic): void {
-    followed.stop();
-    followed.topic = topic;
-    followed.isGoing = false;
-    if (!this.#isOver && !followed.isDropped)
-      followed.stop = this.#reading.listen(topic, () => this.#notice(followed));
-  }
-
-  /** There is no topic of that name. */
-  #gone(followed: Followed): readonly Frame[] {
-    if (this.#style.ids && followed.topic !== undefined && !followed.isGoing) {
-      followed.isGoing = true;
-      followed.stop();
-      const look = () => this.#notice(followed);
-      const timer = setTimeout(look, GRACE_MS);
-      const stop = this.#reading.listenFor(followed.name, look);
-      followed.stop = () => {
-        clearTimeout(timer);
-        stop();
-      };
-      return [];
-    }
-    this.#drop(followed);
-    return followed.isDropped ? [] : [topicDeleted(followed.name, followed.place)];
-  }
-
-  #tell(told: Told[], followed: Followed, frames: readonly Frame[]): number {
+  #tell(told: Told[], { followed, frames }: Look): number {
     let length = 0;
+    if (followed.isDropped) return length;
     for (const frame of frames) {
       if (frame.place) this.#place(followed, frame.place);
-      told.push({ frame, id: this.#idNow(), from: followed });
+      told.push({ frame, id: this.id, from: followed });
       length += frame.members.length;
     }
     return length;
   }
 
-  #tellSole(followed: Followed, frames: readonly Frame[]): readonly Told[] {
-    this.#places.set(followed.name, followed.place);
+  #tellSole({ followed, frames }: Look): readonly Told[] {
+    this.#places.set(followed.name, frames.at(-1)!.place!);
     return soleTold(frames);
-  }
-
-  /** Whether its ids are those of every stream at the same place. */
-  get #isSole(): boolean {
-    return this.#style.ids && this.#places.size === 1;
   }
 
   #place({ name }: Followed, place: Place): void {
     if (!this.#style.ids) return;
     this.#places.set(name, place);
     this.#id?.move(name, place);
-  }
-
-  #idNow(): string {
-    if (!this.#style.ids) return "";
-    if (this.#isSole) return String(new StreamId(this.places));
-    this.#id ??= new StreamId(this.#places);
-    return this.#id.toString();
   }
 }

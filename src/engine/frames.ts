@@ -1,5 +1,5 @@
 /** What streams tell of topics, in the shapes of the contract. */
-import type { ApiError } from "../contract/errors.ts";
+import { ApiError } from "../contract/errors.ts";
 import type { Tombstone } from "../contract/records.ts";
 import type { FrameData, FrameEvent } from "../contract/watch.ts";
 import { NO_EPOCH, type Place } from "./places.ts";
@@ -57,11 +57,17 @@ export const topicDeleted = (topic: string, place: Place): Frame =>
   frame("topic-deleted", place, { topic, head_seq: 0, reason: "deleted" });
 
 /** A record that cannot be read, which the stream passes over. */
-export const damaged = (topic: string, place: Place, { code, message }: ApiError): Frame => ({
+export function damagedRecord({ name, epoch }: Topic, seq: number): Frame {
+  const { code, message } = new ApiError("internal", { topic: name, seq });
+  const members = membersOf({ code, message, topic: name, seq });
+  return { event: "error", topic: name, place: { epoch, seq }, members };
+}
+
+/** A topic that cannot be read, and is followed no more. */
+export const failed = (topic: string, code: string, message: string): Frame => ({
   event: "error",
   topic,
-  place,
-  members: membersOf({ code, message, topic, seq: place.seq }),
+  members: membersOf({ code, message, topic }),
 });
 
 /** Why a stream ends. */

@@ -32,8 +32,8 @@ import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
 import { liveUpTo, type Tally, taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
-import { Pages } from "./pages.ts";
-import { type Run, read, type Window } from "./reader.ts";
+import type { Run, Window } from "./reader.ts";
+import type { Reading } from "./reading.ts";
 import { inFull, tagRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
@@ -55,14 +55,15 @@ export interface DiffAnswer {
 export class Log {
   readonly #topics: Topics;
   readonly #commits: Commits;
+  readonly #reading: Reading;
   readonly #bell: Bell;
   readonly #now: () => number;
-  readonly #pages = new Pages();
   /** The last delete by tag of each topic that has one going. */
   readonly #deleting = new Map<string, Promise<unknown>>();
 
-  constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
+  constructor(topics: Topics, commits: Commits, reading: Reading, bell: Bell, now: () => number) {
     this.#topics = topics;
+    this.#reading = reading;
     this.#commits = commits;
     this.#bell = bell;
     this.#now = now;
@@ -123,12 +124,14 @@ export class Log {
     return answer(again.topic, again.run, waitedMs);
   }
 
+  /** Of whatever topic it reads first, it reads no other one without saying so. */
   async #read(name: string, request: Diff): Promise<{ topic: Topic; run: Run }> {
-    const topic = await this.#topics.fresh(name);
-    const run = await read(topic, windowOf(request, topic), this.#pages);
-    // Deleted during a long walk: what was read says nothing about what there is now.
-    if (topic.deleted) return this.#read(name, { epoch: topic.epoch, ...request });
-    this.#topics.consumed(topic);
+    let { epoch } = request;
+    const { topic, run } = await this.#reading.read(name, (topic) => {
+      epoch ??= topic.epoch;
+      return windowOf({ ...request, epoch }, topic);
+    });
+    if (run.damaged !== undefined) throw new ApiError("internal", { topic: name, seq: run.damaged });
     await topic.unsynced;
     return { topic, run };
   }

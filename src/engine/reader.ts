@@ -1,5 +1,4 @@
 /** Reading a log from a position: a tombstone for what was lost, then the records, up to a limit and a budget. */
-import { ApiError } from "../contract/errors.ts";
 import type { Tombstone } from "../contract/records.ts";
 import { DamagedRecord, type RecordSize } from "../store/records.ts";
 import { isCorruption } from "../store/store.ts";
@@ -36,12 +35,11 @@ export interface Run {
   readonly earliest: number;
   readonly tombstone: Tombstone | null;
   readonly scanned: number;
+  /** The next record, if it cannot be read. The run ends behind it, and before one further on. */
+  readonly damaged?: number;
 }
 
-/**
- * Reads up to the present head. A walk past many records that are not delivered rests in between.
- * Throws `internal` if the next record is damaged; one further on ends the run before it.
- */
+/** Reads up to the present head. A walk past many records that are not delivered rests in between. */
 export async function read(topic: Topic, window: Window, pages: Pages): Promise<Run> {
   const { head, earliest } = topic.log;
   const tombstone = tombstoneFor(topic, window);
@@ -55,7 +53,10 @@ export async function read(topic: Topic, window: Window, pages: Pages): Promise<
       break;
     } catch (error) {
       const damaged = damagedSeq(error, batch.next + 1);
-      if (damaged <= start + 1) throw new ApiError("internal", { topic: topic.name, seq: damaged });
+      if (damaged <= start + 1) {
+        const next = Math.max(start, damaged);
+        return { records: "", count: 0, next, head, earliest, tombstone, scanned: 0, damaged: next };
+      }
       last = Math.min(damaged, last) - 1;
     }
   }

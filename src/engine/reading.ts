@@ -1,17 +1,20 @@
 /** Reading topics for streams: from memory at the head, from the store behind it, and nothing before it is kept. */
+import { ApiError } from "../contract/errors.ts";
 import type { Bell } from "./bell.ts";
 import type { Commits } from "./commit.ts";
 import { type Crowd, Crowds, type Member } from "./crowds.ts";
-import type { Follower, Wants } from "./follower.ts";
+import type { Wants } from "./followed.ts";
+import type { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
 import { nameOf, Pages } from "./pages.ts";
 import type { Place } from "./places.ts";
-import { read, type Window } from "./reader.ts";
+import { type Run, read, type Window } from "./reader.ts";
 import { type Step, stepOf, Tails } from "./tails.ts";
 import type { Topic } from "./topic.ts";
 import type { Topics } from "./topics.ts";
 
 export class Reading {
+  readonly unexpected: (error: unknown) => void;
   readonly #topics: Topics;
   readonly #commits: Commits;
   readonly #bell: Bell;
@@ -20,12 +23,20 @@ export class Reading {
   readonly #pages = new Pages();
   readonly #crowds = new Crowds(this);
   /** Topics that have changed, and streams that may have something to tell. */
-  readonly #changed = new Set<Topic>();
-  readonly #ready = new Set<Follower>();
+  readonly #changed: Topic[] = [];
+  #ready = new Set<Follower>();
   #turn: NodeJS.Immediate | undefined;
   readonly #readers = new Map<Topic, number>();
 
-  constructor(topics: Topics, commits: Commits, bell: Bell, now: () => number) {
+  /** `unexpected` gets what ends a stream and is no answer to a client. */
+  constructor(
+    topics: Topics,
+    commits: Commits,
+    bell: Bell,
+    unexpected: (error: unknown) => void,
+    now: () => number,
+  ) {
+    this.unexpected = unexpected;
     this.#topics = topics;
     this.#commits = commits;
     this.#bell = bell;
@@ -41,10 +52,10 @@ export class Reading {
   #schedule(): void {
     this.#turn ??= setImmediate(() => {
       this.#turn = undefined;
-      for (const topic of this.#changed) this.#crowds.serve(topic);
-      this.#changed.clear();
-      for (const follower of this.#ready) follower.serve();
-      this.#ready.clear();
+      for (const topic of this.#changed.splice(0)) this.#crowds.serve(topic);
+      const ready = this.#ready;
+      this.#ready = new Set();
+      for (const follower of ready) follower.serve();
     });
   }
 
@@ -54,9 +65,9 @@ export class Reading {
       if (this.#readers.has(topic)) this.#tails.append(topic, appended);
     }
     for (const topic of [...group.appended.keys(), ...group.deleted]) {
-      if (this.#readers.has(topic)) this.#changed.add(topic);
+      if (this.#readers.has(topic)) this.#changed.push(topic);
     }
-    if (this.#changed.size > 0) this.#schedule();
+    if (this.#changed.length > 0) this.#schedule();
   }
 
   /** Calls `hear` when the topic grows or is deleted, until the function it returns is called. */
@@ -110,25 +121,35 @@ export class Reading {
     return step;
   }
 
-  /**
-   * What lies behind `window.fromSeq` of the topic that has that name now, with what its routers have for it.
-   * Throws `topic_not_found`, `internal`.
-   */
-  async stored(name: string, window: (topic: Topic) => Window): Promise<{ topic: Topic; step: Step }> {
+  /** What lies behind `window.fromSeq` of the topic that has that name now; undefined if none has. Throws `internal`. */
+  async stored(
+    name: string,
+    window: (topic: Topic) => Window,
+  ): Promise<{ topic: Topic; step: Step } | undefined> {
+    try {
+      const { topic, run } = await this.read(name, window);
+      return { topic, step: stepOf(topic, window(topic), run) };
+    } catch (error) {
+      if (error instanceof ApiError && error.code === "topic_not_found") return undefined;
+      throw error;
+    }
+  }
+
+  /** Reads from the store, with what routers have for the topic. Throws `topic_not_found`, `internal`. */
+  async read(name: string, window: (topic: Topic) => Window): Promise<{ topic: Topic; run: Run }> {
     const topic = await this.#topics.fresh(name);
-    const wanted = window(topic);
-    const run = await read(topic, wanted, this.#pages);
+    const run = await read(topic, window(topic), this.#pages);
     // Deleted during a long walk: what was read says nothing about what there is now.
-    if (topic.deleted) return this.stored(name, window);
+    if (topic.deleted) return this.read(name, window);
     this.#topics.consumed(topic);
-    return { topic, step: stepOf(topic, wanted, run) };
+    return { topic, run };
   }
 
   /** What must be over before records up to `seq` are shown; undefined if nothing must. */
   kept(topic: Topic, seq: number, strong: boolean): Promise<void> | undefined {
-    if (topic.unsynced) return topic.unsynced;
-    if (!strong || topic.config.durability === "ephemeral" || topic.syncedHead >= seq) return undefined;
-    return this.#commits.harden(topic);
+    const { durability } = topic.config;
+    const isWeak = durability === "disk" || durability === "memory";
+    return strong && isWeak && topic.syncedHead < seq ? this.#commits.harden(topic) : topic.unsynced;
   }
 }
 

@@ -6,7 +6,8 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import { SESSION_TTL_MS } from "../contract/limits.ts";
-import type { Follower, Wants } from "./follower.ts";
+import type { Wants } from "./followed.ts";
+import type { Follower } from "./follower.ts";
 import { decodeId, isBefore, type Place, type Places } from "./places.ts";
 
 const WID_BYTES = 16;

@@ -5,7 +5,7 @@
 import { LRUCache } from "lru-cache";
 import type { Tombstone } from "../contract/records.ts";
 import type { RecordRow } from "../store/records.ts";
-import { caughtUp, type Frame, recordFrame } from "./frames.ts";
+import { caughtUp, damagedRecord, type Frame, recordFrame } from "./frames.ts";
 import type { Appendix } from "./group.ts";
 import { encodeRecord, nameOf } from "./pages.ts";
 import { Batch, type Run, type Window } from "./reader.ts";
@@ -34,8 +34,9 @@ interface Made {
 class Tail {
   readonly version: number;
   readonly rows: RecordRow[] = [];
-  /** Of the records as they are now. */
+  /** Of the records as they are now, from `earliest` on. */
   made: Made[] = [];
+  earliest = 0;
   bytes = 0;
 
   constructor(version: number) {
@@ -52,26 +53,18 @@ class Tail {
 
   add({ firstSeq, ts, records }: Appendix): void {
     this.made = [];
-    if (firstSeq !== this.last + 1) this.#drop(this.rows.length);
+    if (firstSeq !== this.last + 1) {
+      this.rows.length = 0;
+      this.bytes = 0;
+    }
     records.forEach((record, i) => {
       this.rows.push({ ...record, seq: firstSeq + i, ts });
       this.bytes += record.bytes + RECORD_OVERHEAD;
     });
-    let surplus = Math.max(0, this.rows.length - TAIL_RECORDS_MAX);
-    for (let left = this.bytes - this.#bytesOf(surplus); left > TAIL_BYTES_MAX; surplus++)
-      left -= this.rows[surplus]!.bytes + RECORD_OVERHEAD;
-    this.#drop(surplus);
-  }
-
-  #bytesOf(count: number): number {
-    let bytes = 0;
-    for (let i = 0; i < count; i++) bytes += this.rows[i]!.bytes + RECORD_OVERHEAD;
-    return bytes;
-  }
-
-  #drop(count: number): void {
-    this.bytes -= this.#bytesOf(count);
-    this.rows.splice(0, count);
+    let surplus = 0;
+    for (; this.rows.length - surplus > TAIL_RECORDS_MAX || this.bytes > TAIL_BYTES_MAX; surplus++)
+      this.bytes -= this.rows[surplus]!.bytes + RECORD_OVERHEAD;
+    this.rows.splice(0, surplus);
   }
 }
 
@@ -86,6 +79,8 @@ export class Tails {
     const known = this.#tails.peek(topic);
     const tail = known?.version === topic.version ? known : new Tail(topic.version);
     for (const appendix of appended) tail.add(appendix);
+    // What is set again would keep the size it had.
+    this.#tails.delete(topic);
     this.#tails.set(topic, tail);
   }
 
@@ -98,6 +93,11 @@ export class Tails {
   read(topic: Topic, window: Window, now: number): Step | undefined {
     const tail = this.#tails.get(topic);
     if (tail === undefined || !reaches(tail, topic, window, now)) return undefined;
+    if (tail.earliest !== topic.log.earliest) {
+      tail.made = [];
+      tail.earliest = topic.log.earliest;
+    }
+    if (passesAny(tail, window)) return stepIn(tail, topic, window);
     const made = tail.made.find((made) => isSame(made.window, window));
     if (made) return made.step;
     const step = stepIn(tail, topic, window);
@@ -106,13 +106,20 @@ export class Tails {
   }
 }
 
+/** Whether the reader passes over records that others get. */
+function passesAny({ rows, first }: Tail, { fromSeq, withoutNodes }: Window): boolean {
+  if (withoutNodes.size === 0) return false;
+  return rows.slice(fromSeq + 1 - first).some(({ node }) => node !== null && withoutNodes.has(node));
+}
+
 /** Whether all that the reader is to be told of lies in the tail. */
 function reaches(tail: Tail, topic: Topic, { fromSeq, epoch }: Window, now: number): boolean {
   const { log, config } = topic;
   if (tail.version !== topic.version || tail.last !== log.head || epoch !== topic.epoch) return false;
   if (fromSeq + 1 < tail.first || fromSeq > log.head || fromSeq < topic.evictFloor) return false;
   if (topic.trimBehind(fromSeq)) return false;
-  return config.ttl_ms === 0 || tail.rows[0]!.ts >= now - config.ttl_ms;
+  const next = tail.rows[fromSeq + 1 - tail.first];
+  return config.ttl_ms === 0 || next === undefined || next.ts >= now - config.ttl_ms;
 }
 
 function isSame(a: Window, b: Window): boolean {
@@ -120,8 +127,7 @@ function isSame(a: Window, b: Window): boolean {
     a.fromSeq === b.fromSeq &&
     a.limit === b.limit &&
     a.bytesMax === b.bytesMax &&
-    nameOf(a.view) === nameOf(b.view) &&
-    (a.withoutNodes === b.withoutNodes || (a.withoutNodes.size === 0 && b.withoutNodes.size === 0))
+    nameOf(a.view) === nameOf(b.view)
   );
 }
 
@@ -140,8 +146,9 @@ function stepIn(tail: Tail, topic: Topic, window: Window): Step {
 
 /** A run of records in frames. */
 export function stepOf(topic: Topic, { fromSeq }: Window, run: Omit<Run, "earliest" | "scanned">): Step {
-  const { records, count, next, head, tombstone } = run;
+  const { records, count, next, head, tombstone, damaged } = run;
   const frames = count > 0 ? [recordFrame(topic, fromSeq, next, head, records)] : [];
-  if (next === head && (count > 0 || tombstone)) frames.push(caughtUp(topic, head));
+  if (damaged !== undefined) frames.push(damagedRecord(topic, damaged));
+  if (next === head && (frames.length > 0 || tombstone)) frames.push(caughtUp(topic, head));
   return { tombstone, frames, next, head };
 }

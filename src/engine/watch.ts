@@ -7,21 +7,28 @@ import {
   DIFF_LIMIT_MAX,
   HEARTBEAT_MS,
   HEARTBEAT_MS_MAX,
+  HEARTBEAT_MS_MIN,
+  NODE_BYTES_MAX,
   SAFE_INTEGER_MAX,
   SESSION_TTL_MS,
   WATCH_BYTES_DEFAULT,
   WATCH_LIMIT_DEFAULT,
+  WATCH_NODES_MAX,
   WATCH_TOPICS_MAX,
 } from "../contract/limits.ts";
 import { toldBack } from "../contract/schema.ts";
 import type { Selection, Watched, WatchFrom, Watch as WatchRequest } from "../contract/watch.ts";
 import { clamp } from "./config.ts";
-import { Follower, type Wants } from "./follower.ts";
+import type { Wants } from "./followed.ts";
+import { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
 import { decodeId, type Place, type Places } from "./places.ts";
 import type { Reading } from "./reading.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import type { Topics } from "./topics.ts";
+
+/** So many topics are looked at before others may go on. */
+const STARTS_AT_ONCE = 256;
 
 export interface WatchLimits {
   /** 0 is no limit. */
@@ -72,12 +79,13 @@ export class Watch implements Disposable {
     if (topics.size === 0 || topics.size > WATCH_TOPICS_MAX) {
       throw invalid(`topics: 1 to ${WATCH_TOPICS_MAX} are needed`);
     }
+    const wants = wantsOf(request);
     for (const name of topics.keys()) allow(name);
     const starts = await this.starts(topics, lenient);
     const session = this.#sessions.add({
       owner,
       places: new Map(Array.from(starts, ([name, { place }]) => [name, place])),
-      wants: wantsOf(request),
+      wants,
       heartbeatMs: this.heartbeatMs(heartbeat_ms),
     });
     return {
@@ -103,16 +111,10 @@ export class Watch implements Disposable {
   }
 
   /** A stream of one topic. A place that its client comes back with counts more than `start`. */
-  follow(
-    topic: string,
-    start: Start,
-    options: FollowOptions,
-    lastEventId: string,
-    shutdown: AbortSignal,
-  ): Follower {
+  follow(topic: string, start: Start, wants: Wants, lastEventId: string, shutdown: AbortSignal): Follower {
     const told = decodeId(lastEventId)?.get(topic);
     const place = told ? { epoch: start.told.epoch, ...told } : start.place;
-    return this.#follower(new Map([[topic, place]]), wantsOf(options), shutdown, () => {});
+    return this.#follower(new Map([[topic, place]]), wants, shutdown, () => {});
   }
 
   /** What a socket follows is for it to add. */
@@ -131,20 +133,25 @@ export class Watch implements Disposable {
     });
     for (const [name, place] of places) follower.add(name, place, wants);
     shutdown.addEventListener("abort", stop);
+    if (shutdown.aborted) stop();
     return follower;
   }
 
   heartbeatMs(asked = HEARTBEAT_MS): number {
-    return clamp(asked, this.#limits.heartbeatMsMin, HEARTBEAT_MS_MAX);
+    return clamp(asked, clamp(this.#limits.heartbeatMsMin, 1, HEARTBEAT_MS_MIN), HEARTBEAT_MS_MAX);
   }
 
   /** Where to begin in each topic. Throws `topic_not_found` unless `lenient`. */
   async starts(topics: ReadonlyMap<string, WatchFrom>, lenient: boolean): Promise<Map<string, Start>> {
     const starts = new Map<string, Start>();
-    const found = await Promise.all(
-      Array.from(topics, async ([name, from]) => [name, await this.#start(name, from, lenient)] as const),
-    );
-    for (const [name, start] of found) if (start) starts.set(name, start);
+    const all = [...topics];
+    while (all.length > 0) {
+      const some = all.splice(0, STARTS_AT_ONCE);
+      const found = await Promise.all(some.map(([name, from]) => this.#start(name, from, lenient)));
+      for (const [i, start] of found.entries()) if (start) starts.set(some[i]![0], start);
+      // A message may hold a million names.
+      if (all.length > 0) await Bun.sleep(0);
+    }
     return starts;
   }
 
@@ -162,13 +169,15 @@ export class Watch implements Disposable {
   }
 }
 
-/** Zeros stand for the defaults of a diff. */
+/** Zeros stand for the defaults of a diff. Throws `invalid_request` for more nodes than a stream can keep. */
 export function wantsOf(
   { node, consistency, ...asked }: Selection & Pick<FollowOptions, "consistency">,
   limit = WATCH_LIMIT_DEFAULT,
   bytes = WATCH_BYTES_DEFAULT,
 ): Wants {
-  const nodes = typeof node === "string" ? [node] : (node ?? []);
+  // No record can be of one with a longer name.
+  const nodes = [node ?? []].flat().filter((name) => Buffer.byteLength(name) <= NODE_BYTES_MAX);
+  if (nodes.length > WATCH_NODES_MAX) throw invalid(`node: at most ${WATCH_NODES_MAX}`);
   return {
     limit: Math.min((asked.limit ?? limit) || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
     bytesMax: Math.min((asked.max_batch_bytes ?? bytes) || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),

@@ -103,6 +103,10 @@ export class Admission {
     caller.usage.requests++;
   }
 
+  knows(caller: Caller): boolean {
+    return this.current(caller) !== nobody;
+  }
+
   /** The same caller with the rights of this moment: keys may have been read again. */
   current({ usage }: Caller): Caller {
     return this.#keys.count === 0 ? anybody : (this.#keys.holder(usage) ?? nobody);
@@ -151,14 +155,18 @@ interface Presented {
 }
 
 function presentedBy(request: Request): Presented | undefined {
-  const bearer = BEARER.exec(request.headers.get("authorization") ?? "");
+  const header = request.headers.get("authorization") ?? "";
+  const bearer = BEARER.exec(header);
+  const token = header.startsWith("Bearer") ? undefined : tokenIn(request);
+  if (token) return { secret: Buffer.from(token), token };
   // Header values are bytes, one a character.
-  if (bearer) return bearer[1] ? { secret: Buffer.from(bearer[1], "latin1") } : undefined;
+  return bearer?.[1] ? { secret: Buffer.from(bearer[1], "latin1") } : undefined;
+}
+
+/** The parameter of a stream, where a browser cannot send the header. */
+function tokenIn(request: Request): string | undefined {
   const path = streamPath(request);
-  if (path === null) return undefined;
-  const tokens = new Query(request.url).all("token");
-  const token = tokens.at(path[1] === "watch" ? -1 : 0);
-  return token ? { secret: Buffer.from(token), token } : undefined;
+  return path ? new Query(request.url).all("token").at(path[1] === "watch" ? -1 : 0) : undefined;
 }
 
 const streamPath = (request: Request): RegExpExecArray | null =>

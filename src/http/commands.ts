@@ -45,6 +45,10 @@ const decoders = Object.fromEntries(
 export class Commands {
   readonly #parts: CommandParts;
 
+  get unexpected(): CommandParts["unexpected"] {
+    return this.#parts.unexpected;
+  }
+
   constructor(parts: CommandParts) {
     this.#parts = parts;
   }

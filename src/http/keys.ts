@@ -119,12 +119,16 @@ export class Keys {
 
   /** Who uses that now. */
   holder(usage: Usage): Caller | undefined {
-    return this.#keys.find(({ caller }) => caller.usage === usage)?.caller;
+    return this.#using(usage)?.caller;
+  }
+
+  #using(usage: Usage): Key | undefined {
+    return this.#keys.find(({ caller }) => caller.usage === usage);
   }
 
   /** Tells a key from others and nothing about it. Empty where there are no keys. */
   idOf({ usage }: Caller): string {
-    return this.#keys.find(({ caller }) => caller.usage === usage)?.id ?? "";
+    return this.#using(usage)?.id ?? "";
   }
 
   /** Who has the key of that id. */

@@ -38,7 +38,8 @@ export class Socket {
   #ws!: Bun.ServerWebSocket<unknown>;
   /** Messages that have not been looked at. */
   #inbox: Message[] = [];
-  #inboxBytes = 0;
+  /** What all messages take that have not been answered. */
+  #waitingBytes = 0;
   #isWorking = false;
   /** Resolves when what was sent has been taken. */
   #taken: PromiseWithResolvers<void> | undefined;
@@ -56,18 +57,18 @@ export class Socket {
     this.#ws = ws;
     if (this.#streams.shutdown.aborted) this.#shutDown();
     this.#streams.shutdown.addEventListener("abort", this.#shutDown);
-    this.#tell().catch(() => this.cut());
+    this.#tell().catch(this.#fail);
   }
 
   message(_: Bun.ServerWebSocket<unknown>, message: Message): void {
     this.#inbox.push(message);
-    this.#inboxBytes += weightOf(message);
-    if (this.#inboxBytes > SOCKET_BYTES_WAITING_MAX) {
+    this.#waitingBytes += weightOf(message);
+    if (this.#waitingBytes > SOCKET_BYTES_WAITING_MAX) {
       this.#ws.close(POLICY_VIOLATION, "too many commands are waiting");
       return;
     }
     if (this.#isWorking) this.#hold();
-    else this.#work().catch(() => this.cut());
+    else this.#work().catch(this.#fail);
   }
 
   drain(ws: Bun.ServerWebSocket<unknown>): void {
@@ -78,9 +79,9 @@ export class Socket {
   }
 
   close(): void {
+    if (this.#isOver) return;
     this.#isOver = true;
     this.#inbox = [];
-    this.#inboxBytes = 0;
     this.#follower.return();
     this.#streams.shutdown.removeEventListener("abort", this.#shutDown);
     this.#taken?.resolve();
@@ -90,7 +91,19 @@ export class Socket {
 
   /** Gives the client up. */
   cut(): void {
+    this.close();
     this.#ws.terminate();
+  }
+
+  readonly #fail = (error: unknown): void => {
+    this.#commands.unexpected(error);
+    this.cut();
+  };
+
+  /** Says why, and ends. */
+  end(code: string, message: string, closeCode: number = POLICY_VIOLATION): void {
+    this.#send([JSON.stringify({ op: "error", code, message })]);
+    this.#ws.close(closeCode, message);
   }
 
   /** What the follower finds, as fast as the client takes it. */
@@ -107,18 +120,19 @@ export class Socket {
   /** Carries out what has come in, publishes beside each other. */
   async #work(): Promise<void> {
     this.#isWorking = true;
-    let underWay: Promise<Answer>[] = [];
+    const underWay: { answer: Promise<Answer>; weight: number }[] = [];
     const settle = async () => {
-      for (const answer of underWay) await this.#answer(await answer);
-      underWay = [];
+      for (const { answer, weight } of underWay.splice(0)) {
+        await this.#answer(await answer);
+        this.#waitingBytes -= weight;
+      }
     };
     while (this.#inbox.length > 0) {
       for (const message of this.#inbox.splice(0)) {
         if (this.#isOver) return;
-        this.#inboxBytes -= weightOf(message);
         const command = this.#commands.read(message);
         if (!command.mayShare || underWay.length === UNDER_WAY_MAX) await settle();
-        underWay.push(command.carryOut());
+        underWay.push({ answer: command.carryOut(), weight: weightOf(message) });
         if (!command.mayShare) await settle();
       }
       await settle();
@@ -146,14 +160,12 @@ export class Socket {
   }
 
   #hold(): void {
-    this.#streams.hold(this, this.#inboxBytes + (this.#taken ? this.#ws.getBufferedAmount() : 0));
+    if (this.#isOver) return;
+    this.#streams.hold(this, this.#waitingBytes + (this.#taken ? this.#ws.getBufferedAmount() : 0));
   }
 
-  readonly #shutDown = (): void => {
-    const message = "server is shutting down; reconnect";
-    this.#send([JSON.stringify({ op: "error", code: "server_shutting_down", message })]);
-    this.#ws.close(GOING_AWAY, message);
-  };
+  readonly #shutDown = (): void =>
+    this.end("server_shutting_down", "server is shutting down; reconnect", GOING_AWAY);
 }
 
 /** A frame as a message, which many sockets may share. */

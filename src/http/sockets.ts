@@ -25,10 +25,11 @@ export function socketRoutes(
       allowUpgrade(request);
       const { caller, received } = callOf(request);
       const current = () => admission.current(caller);
-      const leave = streams.enter(caller.usage);
+      const end = (code: string, message: string): void => data.end(code, message);
+      const leave = streams.enter({ caller, end });
       const follower = watch.socket();
       const commands = new Commands({ log, watch, follower, caller: current, unexpected });
-      const data = new Socket(streams, follower, commands, leave);
+      const data: Socket = new Socket(streams, follower, commands, leave);
       // Bun would select the first one that is offered.
       received.headers.delete("sec-websocket-protocol");
       if ((server as Bun.Server<Socket> | null)?.upgrade(received, { data })) return;

@@ -34,8 +34,10 @@ export interface StreamEvents {
   /** The stream is over. Called once. */
   readonly over: () => void;
   /** So many bytes are held for the client; 0 when it has taken them. */
-  readonly hold: (bytes: number) => void;
+  readonly hold: (client: { cut: () => void }, bytes: number) => void;
   readonly unexpected: (error: unknown) => void;
+  /** Ms since the Unix epoch. */
+  readonly now: () => number;
 }
 
 export class Stream<T> {
@@ -90,13 +92,13 @@ export class Stream<T> {
     this.#beat = setTimeout(this.#checkBeat, this.#opening.heartbeatMs);
     const { expiresAt } = this.#opening.caller;
     if (expiresAt !== undefined) {
-      const end = () => this.#end("unauthorized", "the token has expired");
-      this.#expiry = setTimeout(end, Math.max(0, expiresAt - Date.now()));
+      const end = () => this.end("unauthorized", "the token has expired");
+      this.#expiry = setTimeout(end, Math.max(0, expiresAt - this.#events.now()));
     }
     this.#run().catch((error) => {
       if (!this.#isOpen) return;
       if (!(error instanceof ApiError)) this.#events.unexpected(error);
-      this.#end("internal", "internal error");
+      this.end("internal", "internal error");
     });
   }
 
@@ -123,17 +125,17 @@ export class Stream<T> {
 
   /** Waits until the client has taken what was sent. One that takes too long is cut. */
   async #untilTaken(bytes: number): Promise<void> {
-    this.#events.hold(bytes);
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#room = resolve;
+    this.#events.hold(this, bytes);
     const stall = setTimeout(
-      () => this.#end("slow_consumer", "the client takes too long; reconnect"),
+      () => this.end("slow_consumer", "the client takes too long; reconnect"),
       STALL_MS,
     );
     await promise;
     this.#room = undefined;
     clearTimeout(stall);
-    this.#events.hold(0);
+    if (this.#isOpen) this.#events.hold(this, 0);
   }
 
   /** A sign of life, unless there was one. The timer runs on by itself, so that events need not touch it. */
@@ -146,7 +148,7 @@ export class Stream<T> {
   };
 
   /** Ends the stream behind what the client has not taken yet. */
-  #end(code: string, message: string): void {
+  end(code: string, message: string): void {
     if (!this.#isOpen) return;
     this.#send(utf8(this.#opening.ending(code, message)));
     this.#leave();
@@ -168,6 +170,7 @@ export class Stream<T> {
     clearTimeout(this.#expiry);
     this.#request.signal.removeEventListener("abort", this.#leave);
     this.#room?.();
+    this.#events.hold(this, 0);
     this.#events.over();
   }
 }

@@ -1,7 +1,7 @@
 /** Open streams: how many there may be, and what all of them may hold for clients that are slow to take it. */
 import { ApiError } from "../contract/errors.ts";
 import { callOf } from "./call.ts";
-import { anybody, type Usage } from "./keys.ts";
+import { anybody, type Caller } from "./keys.ts";
 import { headers, type Opening, Stream } from "./stream.ts";
 
 /** 0 is no limit. */
@@ -11,24 +11,38 @@ export interface StreamLimits {
   readonly streamBytesMax: number;
 }
 
+/** A stream or a socket. */
+export interface Open {
+  readonly caller: Caller;
+  readonly end: (code: string, message: string) => void;
+}
+
+/** A stream or a socket whose client is slow. */
+export interface Slow {
+  /** Gives the client up, with whatever is held for it. */
+  cut(): void;
+}
+
 export class Streams {
   readonly #limits: StreamLimits;
+  readonly #now: () => number;
   readonly #unexpected: (error: unknown) => void;
   readonly #shutdown = new AbortController();
-  /** Streams whose clients are slow, with what is held for them; the longest waiting one first. */
-  readonly #held = new Map<{ cut: () => void }, number>();
+  readonly #open = new Set<Open>();
+  /** Those whose clients are slow, with what is held for them. */
+  readonly #held = new Map<Slow, number>();
   #heldBytes = 0;
-  #count = 0;
 
-  /** `unexpected` gets what ends a stream and is no client's doing. */
-  constructor(limits: StreamLimits, unexpected: (error: unknown) => void) {
+  /** `now` is in ms since the Unix epoch; `unexpected` gets what ends a stream and is no client's doing. */
+  constructor(limits: StreamLimits, now: () => number, unexpected: (error: unknown) => void) {
     this.#limits = limits;
+    this.#now = now;
     this.#unexpected = unexpected;
   }
 
   /** Streams and sockets that are open. */
   get count(): number {
-    return this.#count;
+    return this.#open.size;
   }
 
   /** What is held for slow clients. */
@@ -46,8 +60,15 @@ export class Streams {
     this.#shutdown.abort();
   }
 
+  /** Ends those whose callers are not known any more. */
+  review(isKnown: (caller: Caller) => boolean): void {
+    for (const { caller, end } of this.#open)
+      if (!isKnown(caller)) end("unauthorized", "the key is not valid any more");
+  }
+
   /** Counts one more, until the function it returns is called. Throws `throttled`. */
-  enter(usage: Usage): () => void {
+  enter(open: Open): () => void {
+    const { usage } = open.caller;
     const { streamsMax, streamsPerKeyMax } = this.#limits;
     if (streamsMax > 0 && this.count >= streamsMax) {
       throw new ApiError("throttled", { limit: "max_sse_connections", max: streamsMax });
@@ -55,40 +76,44 @@ export class Streams {
     if (usage !== anybody.usage && streamsPerKeyMax > 0 && usage.streams >= streamsPerKeyMax) {
       throw new ApiError("throttled", { limit: "max_sse_connections_per_key", max: streamsPerKeyMax });
     }
-    this.#count++;
+    this.#open.add(open);
     usage.streams++;
-    let isIn = true;
     return () => {
-      if (!isIn) return;
-      isIn = false;
-      this.#count--;
-      usage.streams--;
+      if (this.#open.delete(open)) usage.streams--;
     };
   }
 
   /** Answers with what a source yields, as fast as the client takes it. A `HEAD` gets the headers. Throws `throttled`. */
   open<T>(request: Request, opening: Opening<T>): Response {
     if (request.method === "HEAD") return new Response(null, { headers });
-    const leave = this.enter(opening.caller.usage);
+    const end = (code: string, message: string): void => stream.end(code, message);
+    const leave = this.enter({ caller: opening.caller, end });
     const call = callOf(request);
     call.isStream = true;
     const stream: Stream<T> = new Stream(call.received, opening, {
       over: leave,
-      hold: (bytes): void => this.hold(stream, bytes),
+      hold: (client, bytes) => this.hold(client, bytes),
       unexpected: this.#unexpected,
+      now: this.#now,
     });
     return new Response(stream.body, { headers });
   }
 
-  /** Notes what is held for a slow client; 0 when it has taken it. Cuts the slowest ones if that is too much. */
-  hold(client: { cut: () => void }, bytes: number): void {
+  /** Notes what is held for a slow client; 0 when it has taken it. */
+  hold(client: Slow, bytes: number): void {
     this.#heldBytes += bytes - (this.#held.get(client) ?? 0);
-    this.#held.delete(client);
     if (bytes > 0) this.#held.set(client, bytes);
+    else this.#held.delete(client);
     const max = this.#limits.streamBytesMax;
-    for (const slowest of this.#held.keys()) {
-      if (max === 0 || this.#heldBytes <= max) break;
-      slowest.cut();
+    if (max > 0 && this.#heldBytes > max) this.#relieve(max);
+  }
+
+  /** Gives up those that hold most. */
+  #relieve(max: number): void {
+    const held = [...this.#held].sort(([, a], [, b]) => b - a);
+    for (const [client] of held) {
+      if (this.#heldBytes <= max) return;
+      client.cut();
     }
   }
 }

@@ -98,7 +98,7 @@ export class StrictQuery {
   integer(name: string, bits = 64): number | undefined {
     const value = this.#query.all(name).at(-1);
     if (value === undefined) return undefined;
-    if (!/^[0-9]+$/.test(value) || BigInt(value) >= 1n << BigInt(bits)) {
+    if (!/^0*[0-9]{1,20}$/.test(value) || BigInt(value) >= 1n << BigInt(bits)) {
       throw invalid(`${name}: expected an integer from 0 to 2^${bits}-1`);
     }
     return Math.min(Number(value), SAFE_INTEGER_MAX);

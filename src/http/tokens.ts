@@ -57,7 +57,7 @@ export class Tokens {
     const token = await new SignJWT({ ...grant })
       .setProtectedHeader({ alg: ALGORITHM })
       .setSubject(this.#keys.idOf(caller))
-      .setExpirationTime(new Date(expires_at))
+      .setExpirationTime(Math.ceil(expires_at / 1000))
       .sign(this.#secret);
     return { token, expires_at, topics, scopes };
   }

@@ -6,7 +6,7 @@ import { frames, type WatchFrom, Watch as WatchRequest, WatchStarted } from "../
 import type { Follower } from "../engine/follower.ts";
 import type { Frame } from "../engine/frames.ts";
 import type { Told } from "../engine/told.ts";
-import type { FollowOptions, Watch } from "../engine/watch.ts";
+import { type FollowOptions, type Watch, wantsOf } from "../engine/watch.ts";
 import { access, authorizeName } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
@@ -108,9 +108,10 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         allowEvents(request);
         const topic = nameIn(request);
         const { from, options } = streamRequest(new Query(request.url));
+        const wants = wantsOf(options);
         const starts = await watch.starts(new Map([[topic, from]]), false);
         const source = () =>
-          watch.follow(topic, starts.get(topic)!, options, seenBy(request), streams.shutdown);
+          watch.follow(topic, starts.get(topic)!, wants, seenBy(request), streams.shutdown);
         return open(request, callOf(request).caller, watch.heartbeatMs(options.heartbeat_ms), source);
       },
       operation({

@@ -65,7 +65,7 @@ describe("jobs that cannot be moved to the dead letters", () => {
     const failed = (error: unknown) => {
       throw error;
     };
-    const engine = opened.use(new Engine({ store, limits, now: Date.now, failed }));
+    const engine = opened.use(new Engine({ store, limits, now: Date.now, failed, unexpected: failed }));
     await engine.topics.put("other", {});
     await append(engine, "q", records(POISONED), { type: "queue" });
     await redeliver(engine, "q", POISONED);

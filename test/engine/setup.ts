@@ -34,6 +34,7 @@ export class TestEngine implements Disposable {
       limits: { topicsMax: 0, routersMax: 0, totalBytesMax, watchSessionsMax: 0, heartbeatMsMin: 1000 },
       now: Date.now,
       failed: (error) => this.failures.push(error),
+      unexpected: (error) => this.failures.push(error),
     });
   }
 

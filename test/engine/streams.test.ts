@@ -11,7 +11,7 @@ type Texts = (left: AbortSignal) => AsyncGenerator<string>;
 
 /** A stream over `source`, where there is room for one. */
 function opened(source: Texts, signal?: AbortSignal) {
-  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 }, () => {});
+  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 }, Date.now, () => {});
   const request = new Request("http://test/v0/topics/q/work", signal ? { signal } : {});
   const caller = new Caller([], [], { requests: 0, bodyBytes: 0, streams: 0 });
   begin(request).caller = caller;

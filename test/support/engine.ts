@@ -24,7 +24,13 @@ export class OpenEngine implements Disposable {
       checkpoints: { delayed: fail, ended: fail },
       lost: fail,
     });
-    this.engine = new Engine({ store: this.store, limits, now: () => clock.now, failed: fail });
+    this.engine = new Engine({
+      store: this.store,
+      limits,
+      now: () => clock.now,
+      failed: fail,
+      unexpected: fail,
+    });
   }
 
   [Symbol.dispose](): void {

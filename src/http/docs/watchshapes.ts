@@ -14,6 +14,7 @@ import {
   TOKEN_TTL_MS_MIN,
   WATCH_BYTES_DEFAULT,
   WATCH_LIMIT_DEFAULT,
+  WATCH_NODES_MAX,
   WATCH_TOPICS_MAX,
 } from "../../contract/limits.ts";
 import { TokenIssued, TokenRequest } from "../../contract/tokens.ts";
@@ -28,7 +29,7 @@ const from = {
 };
 
 export const selected = {
-  node: "Leaves out records that one of these nodes wrote. Null or an empty array leaves out none.",
+  node: `Leaves out records that one of these nodes wrote, at most ${WATCH_NODES_MAX} of them. Null or an empty array leaves out none.`,
   limit: `Records in a frame at most; 0 is ${DIFF_LIMIT_DEFAULT}, and more than ${DIFF_LIMIT_MAX} is ${DIFF_LIMIT_MAX}.`,
   max_batch_bytes: `Bytes of records in a frame at most, but always one record; 0 is ${DIFF_BYTES_DEFAULT}, and more than ${DIFF_BYTES_MAX} is ${DIFF_BYTES_MAX}.`,
   include_meta: "Whether records come with `meta`.",
