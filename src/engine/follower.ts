@@ -196,6 +196,7 @@ export class Follower implements Member {
   /** Looks at what waits, until something can be told without waiting for it. */
   #lookOn(): Look | undefined {
     for (let followed = this.#rung.take(); followed; followed = this.#rung.take()) {
+      this.#behind.delete(followed);
       const frames = this.#lookAt(followed);
       if (frames instanceof Promise) this.#arriveLater(followed, frames, false);
       else if (frames) return { followed, frames, wasRead: false };
@@ -230,6 +231,7 @@ export class Follower implements Member {
   /** Goes on with other topics meanwhile, and not with this one. */
   #arriveLater(followed: Followed, coming: Promise<readonly Frame[]>, wasRead: boolean): void {
     followed.isComing = true;
+    this.#rung.delete(followed);
     coming
       .catch((error) => this.#failed(followed, error))
       .then((frames) => {

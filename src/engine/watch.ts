@@ -22,7 +22,7 @@ import { clamp } from "./config.ts";
 import type { Wants } from "./followed.ts";
 import { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
-import { decodeId, type Place, type Places } from "./places.ts";
+import { decodeId, NO_EPOCH, type Place, type Places } from "./places.ts";
 import type { Reading } from "./reading.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import type { Topics } from "./topics.ts";
@@ -160,7 +160,9 @@ export class Watch implements Disposable {
     const topic = await this.#topics.fresh(name);
     const { head: head_seq, earliest: earliest_seq } = topic.log;
     const seq = from.tail ? head_seq : (from.from_seq ?? 0);
-    const epoch = from.tail ? topic.epoch : (from.epoch ?? topic.epoch);
+    // Who was further on than the topic was somewhere else, also if it gets there in the meantime.
+    const own = seq > head_seq ? NO_EPOCH : topic.epoch;
+    const epoch = from.tail ? own : (from.epoch ?? own);
     await topic.unsynced;
     return {
       told: { epoch: topic.epoch, from_seq: toldBack(seq), head_seq, earliest_seq },

@@ -524,6 +524,8 @@ class History implements AsyncDisposable {
       marks.set(topic, mark!);
     }
     if (this.#isRouted) marks.set("copies", marks.get("source")!);
+    // What was copied while there was a router.
+    const copied = await this.#server.send("GET", path("copies"));
     for (const client of clients) {
       if (!client.open) continue;
       const { events, stream } = client.open;
@@ -531,7 +533,11 @@ class History implements AsyncDisposable {
         const own = events.filter(({ body }) => body.topic === topic);
         if (own.some(({ event }) => event === "topic-deleted")) return true;
         const mark = marks.get(topic);
-        if (mark === undefined) return this.#live(topic) !== undefined;
+        if (mark === undefined) {
+          return own.some(
+            ({ event, body }) => event === "caught-up" && body.head_seq === copied.body.head_seq,
+          );
+        }
         return own.some((event) => event.event === "record" && textsIn(event, "data").includes(mark));
       };
       const untold = () => client.topics.filter((topic) => !isTold(topic));
@@ -607,8 +613,9 @@ class Account {
   constructor(client: Client, lives: Lives) {
     this.#client = client;
     this.#lives = lives;
-    for (const [topic, { epoch, from_seq: seq }] of Object.entries(client.session.topics)) {
-      this.#standings.set(topic, standingAt(epoch, seq));
+    for (const [topic, { epoch, from_seq: seq, head_seq }] of Object.entries(client.session.topics)) {
+      // Who is beyond the head is in no life of the topic.
+      this.#standings.set(topic, standingAt(seq > head_seq ? 0 : epoch, seq));
     }
     for (const connection of client.connections) {
       this.#connection = connection;
@@ -626,7 +633,8 @@ class Account {
       if (at !== end) this.#complain(topic, `ends as ${at} and not as ${end}`);
       if (life.ended || this.#client.connections.some(({ isUncertain }) => isUncertain)) continue;
       const asked = this.#client.session.topics[topic]!;
-      const start = asked.epoch !== life.epoch || this.#restarted.has(life) ? 0 : asked.from_seq;
+      const isOther = asked.epoch !== life.epoch || asked.from_seq > asked.head_seq;
+      const start = isOther || this.#restarted.has(life) ? 0 : asked.from_seq;
       for (let seq = start + 1; seq <= life.head; seq++) {
         const fact = life.fact(seq) as Fact | undefined;
         if (!fact?.alive || this.#client.isOwn(fact, life) || this.#seen.get(life)?.has(seq)) continue;
