@@ -69,8 +69,9 @@ export class Follower implements Member {
 
   /** Where a stream with ids stands in every topic that it has followed. */
   get places(): Places {
-    const [name] = this.#places.keys();
-    return this.#crowd ? new Map([[name!, this.#crowd.place]]) : this.#places;
+    if (this.#crowd === undefined) return this.#places;
+    const [name] = this.#followed.keys();
+    return new Map([...this.#places, [name!, this.#crowd.place]]);
   }
 
   /** The same, for its client. */
@@ -83,6 +84,7 @@ export class Follower implements Member {
 
   /** Follows a topic from now on, from there and in no other way. */
   add(name: string, place: Place, wants: Wants): void {
+    this.#leaveCrowd();
     this.remove(name);
     const followed = new Followed(name, place, wants);
     this.#followed.set(name, followed);
@@ -94,6 +96,7 @@ export class Follower implements Member {
   remove(name: string): void {
     const followed = this.#followed.get(name);
     if (followed === undefined) return;
+    this.#leaveCrowd();
     followed.isDropped = true;
     this.#drop(followed);
   }
@@ -109,10 +112,12 @@ export class Follower implements Member {
     this.#finish();
   }
 
-  /** What comes next: now, where it is in memory, or when there is something. */
-  next(): TellResult | Promise<TellResult> {
+  /** What comes next, if there is something. Else `deliver` gets it when there is. */
+  next(deliver: (result: TellResult) => void): TellResult | undefined {
     // In a crowd, there is nothing yet.
-    return (this.#crowd ? undefined : this.#poll()) ?? this.#wait();
+    const result = this.#crowd ? undefined : this.#poll();
+    if (result === undefined) this.#wait(deliver);
+    return result;
   }
 
   /** Answers whoever has asked, if there is something by now. */
@@ -127,8 +132,16 @@ export class Follower implements Member {
   accept(result: TellResult): boolean {
     const ask = this.#ask;
     this.#ask = undefined;
-    ask?.(result);
+    ask?.(this.#isSole ? result : this.#own(result));
     return ask !== undefined;
+  }
+
+  /** What a crowd is told, with the ids of this stream. */
+  #own({ value = [] }: TellResult): TellResult {
+    const told: Told[] = [];
+    const [followed] = this.#followed.values();
+    this.#tell(told, { followed: followed!, frames: value.map(({ frame }) => frame), wasRead: false });
+    return { value: told, done: false };
   }
 
   leave(place: Place): void {
@@ -138,12 +151,9 @@ export class Follower implements Member {
     this.#notice(followed!);
   }
 
-  #wait(): Promise<TellResult> {
-    const coming = new Promise<TellResult>((resolve) => {
-      this.#ask = resolve;
-    });
-    if (this.#isSole && this.#crowd === undefined) this.#join();
-    return coming;
+  #wait(deliver: (result: TellResult) => void): void {
+    this.#ask = deliver;
+    if (this.#crowd === undefined && this.#followed.size === 1) this.#join();
   }
 
   /** Waits together with others, where it may. */
@@ -160,11 +170,15 @@ export class Follower implements Member {
     };
   }
 
+  #leaveCrowd(): void {
+    if (this.#crowd) this.leave(this.#crowd.place);
+  }
+
   /** On its own, no longer in a crowd. */
   #stand(followed: Followed, place: Place): void {
     this.#crowd = undefined;
     followed.place = place;
-    this.#places.set(followed.name, place);
+    this.#place(followed, place);
   }
 
   /** Whether its ids are those of every stream at the same place. */

@@ -29,6 +29,8 @@ export class StreamId {
   readonly #names: readonly string[];
   readonly #epochs: string[];
   readonly #seqs: string[];
+  /** As it was told last, if nothing has moved since. */
+  #text: string | undefined;
 
   constructor(places: Places) {
     const names = [...places.keys()].sort();
@@ -40,13 +42,19 @@ export class StreamId {
 
   move(topic: string, { epoch, seq }: Place): void {
     const i = this.#index.get(topic)!;
-    this.#epochs[i] = `${this.#names[i]}:${epoch}`;
-    this.#seqs[i] = `${this.#names[i]}:${seq}`;
+    const seqs = `${this.#names[i]}:${seq}`;
+    const epochs = `${this.#names[i]}:${epoch}`;
+    if (this.#seqs[i] === seqs && this.#epochs[i] === epochs) return;
+    this.#seqs[i] = seqs;
+    this.#epochs[i] = epochs;
+    this.#text = undefined;
   }
 
   toString(): string {
-    const members = [`"$epochs":{${this.#epochs.join(",")}}`, ...this.#seqs];
-    return Buffer.from(`{${members.join(",")}}`).toString("base64url");
+    this.#text ??= Buffer.from(
+      `{"$epochs":{${this.#epochs.join(",")}}${this.#seqs.map((seq) => `,${seq}`).join("")}}`,
+    ).toString("base64url");
+    return this.#text;
   }
 }
 

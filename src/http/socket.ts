@@ -5,6 +5,7 @@
 import { SOCKET_BYTES_WAITING_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
 import type { Follower } from "../engine/follower.ts";
 import type { Frame } from "../engine/frames.ts";
+import type { TellResult } from "../engine/told.ts";
 import type { Answer, Commands } from "./commands.ts";
 import type { Streams } from "./streams.ts";
 
@@ -109,7 +110,10 @@ export class Socket {
   /** What the follower finds, as fast as the client takes it. */
   async #tell(): Promise<void> {
     for (;;) {
-      const { value, done } = await this.#follower.next();
+      const { value, done } = await new Promise<TellResult>((resolve) => {
+        const result = this.#follower.next(resolve);
+        if (result) resolve(result);
+      });
       if (done) return;
       await this.#taken?.promise;
       const wanted = value.filter(({ from }) => !from.isDropped);

@@ -15,7 +15,10 @@ const AHEAD_BYTES = 64 * 1024;
 
 /** Items that come now or later. An asynchronous generator is one. */
 export interface Source<T> {
-  next(): IteratorResult<T, void> | Promise<IteratorResult<T, void>>;
+  /** The next item, now or later. Undefined if it will be given to `deliver`. */
+  next(
+    deliver: (result: IteratorResult<T, void>) => void,
+  ): IteratorResult<T, void> | Promise<IteratorResult<T, void>> | undefined;
   return(end: undefined): unknown;
 }
 
@@ -95,27 +98,58 @@ export class Stream<T> {
       const end = () => this.end("unauthorized", "the token has expired");
       this.#expiry = setTimeout(end, Math.max(0, expiresAt - this.#events.now()));
     }
-    this.#run().catch((error) => {
-      if (!this.#isOpen) return;
-      if (!(error instanceof ApiError)) this.#events.unexpected(error);
-      this.end("internal", "internal error");
-    });
+    // Not while the stream is being made.
+    queueMicrotask(() => this.#pumpSafely());
   }
 
-  async #run(): Promise<void> {
-    for (;;) {
-      const coming = this.#items.next();
-      const { value, done } = coming instanceof Promise ? await coming : coming;
-      if (!this.#isOpen) return;
-      if (done) break;
-      const bytes = this.#opening.spell(value);
-      this.#send(bytes);
-      if (this.#controller.desiredSize! > 0) continue;
-      await this.#untilTaken(bytes.length);
-      if (!this.#isOpen) return;
+  /** Sends what there is, until the client has enough or there is nothing more for now. */
+  #pump(): void {
+    while (this.#isOpen) {
+      const coming = this.#items.next(this.#deliver);
+      if (coming === undefined) return;
+      if (coming instanceof Promise) {
+        coming.then(this.#deliver, this.#fail);
+        return;
+      }
+      if (!this.#take(coming)) return;
     }
-    this.#close();
-    this.#controller.close();
+  }
+
+  readonly #deliver = (result: IteratorResult<T, void>): void => {
+    try {
+      if (this.#take(result)) this.#pump();
+    } catch (error) {
+      this.#fail(error);
+    }
+  };
+
+  readonly #fail = (error: unknown): void => {
+    if (!this.#isOpen) return;
+    if (!(error instanceof ApiError)) this.#events.unexpected(error);
+    this.end("internal", "internal error");
+  };
+
+  /** Sends one item. False if the client has enough, or the stream is over. */
+  #take({ value, done }: IteratorResult<T, void>): boolean {
+    if (!this.#isOpen) return false;
+    if (done) {
+      this.#close();
+      this.#controller.close();
+      return false;
+    }
+    const bytes = this.#opening.spell(value);
+    this.#send(bytes);
+    if (this.#controller.desiredSize! > 0) return true;
+    this.#untilTaken(bytes.length).then(() => this.#pumpSafely());
+    return false;
+  }
+
+  #pumpSafely(): void {
+    try {
+      this.#pump();
+    } catch (error) {
+      this.#fail(error);
+    }
   }
 
   #send(bytes: Uint8Array): void {
