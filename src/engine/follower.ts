@@ -29,8 +29,10 @@ export interface FollowerStyle {
    * and a topic may be created again while it is followed. The stream ends with its last topic.
    */
   readonly ids: boolean;
+  /** When it is aborted, the stream ends and says so. */
+  readonly shutdown?: AbortSignal;
   /** Called once, when nothing is followed any more. */
-  readonly over: () => void;
+  readonly over?: () => void;
 }
 
 /** What a look at a topic has brought. */
@@ -63,6 +65,7 @@ export class Follower implements Member {
     this.#reading = reading;
     this.#style = style;
     const priorityOf = (name: string) => reading.priorityOf(name);
+    style.shutdown?.addEventListener("abort", this.#shutDown);
     this.#rung = new Turns(priorityOf);
     this.#behind = new Turns(priorityOf);
   }
@@ -189,6 +192,8 @@ export class Follower implements Member {
   /** What can be told now; undefined if that is nothing. */
   #poll(): TellResult | undefined {
     const told: Told[] = [];
+    // It may have been too late to listen.
+    if (this.#style.shutdown?.aborted) this.#shutDown();
     for (let length = 0; length < BATCH_LENGTH; ) {
       const look = this.#isOver ? undefined : (this.#takeArrived() ?? this.#lookOn());
       if (look === undefined) break;
@@ -349,10 +354,13 @@ export class Follower implements Member {
     if (this.#followed.get(followed.name) === followed) this.#followed.delete(followed.name);
   }
 
+  readonly #shutDown = (): void => this.end("server_shutting_down", "server is shutting down; reconnect");
+
   #finish(): void {
     if (this.#isOver) return;
     this.#isOver = true;
-    this.#style.over();
+    this.#style.shutdown?.removeEventListener("abort", this.#shutDown);
+    this.#style.over?.();
     for (const followed of this.#followed.values()) followed.stop();
     if (this.#ask) this.#reading.soon(this);
   }

@@ -22,7 +22,7 @@ import { clamp } from "./config.ts";
 import type { Wants } from "./followed.ts";
 import { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
-import { decodeId, NO_EPOCH, type Place, type Places } from "./places.ts";
+import { decodeId, NO_EPOCH, type Place } from "./places.ts";
 import type { Reading } from "./reading.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import type { Topics } from "./topics.ts";
@@ -103,9 +103,9 @@ export class Watch implements Disposable {
 
   /** A stream of a session. It ends when it is returned, or by itself at `shutdown`. */
   open(session: Session, lastEventId: string, shutdown: AbortSignal): Follower {
-    const follower = this.#follower(session.places(lastEventId), session.wants, shutdown, () =>
-      this.#sessions.end(session, follower),
-    );
+    const over = () => this.#sessions.end(session, follower);
+    const follower = new Follower(this.#reading, { ids: true, shutdown, over });
+    for (const [name, place] of session.places(lastEventId)) follower.add(name, place, session.wants);
     this.#sessions.begin(session, follower);
     return follower;
   }
@@ -113,28 +113,14 @@ export class Watch implements Disposable {
   /** A stream of one topic. A place that its client comes back with counts more than `start`. */
   follow(topic: string, start: Start, wants: Wants, lastEventId: string, shutdown: AbortSignal): Follower {
     const told = decodeId(lastEventId)?.get(topic);
-    const place = told ? { epoch: start.told.epoch, ...told } : start.place;
-    return this.#follower(new Map([[topic, place]]), wants, shutdown, () => {});
+    const follower = new Follower(this.#reading, { ids: true, shutdown });
+    follower.add(topic, told ? { epoch: start.told.epoch, ...told } : start.place, wants);
+    return follower;
   }
 
   /** What a socket follows is for it to add. */
   socket(): Follower {
-    return new Follower(this.#reading, { ids: false, over: () => {} });
-  }
-
-  #follower(places: Places, wants: Wants, shutdown: AbortSignal, over: () => void): Follower {
-    const stop = () => follower.end("server_shutting_down", "server is shutting down; reconnect");
-    const follower = new Follower(this.#reading, {
-      ids: true,
-      over: () => {
-        shutdown.removeEventListener("abort", stop);
-        over();
-      },
-    });
-    for (const [name, place] of places) follower.add(name, place, wants);
-    shutdown.addEventListener("abort", stop);
-    if (shutdown.aborted) stop();
-    return follower;
+    return new Follower(this.#reading, { ids: false });
   }
 
   heartbeatMs(asked = HEARTBEAT_MS): number {
