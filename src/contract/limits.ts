@@ -59,6 +59,8 @@ export const SOCKET_MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 /** What a socket may send ahead of its answers. */
 export const SOCKET_BYTES_WAITING_MAX = 64 * 1024 * 1024;
 
+/** What a token is for: the name of a topic, or how names begin. */
+export const TOKEN_TOPIC = /^(?:[A-Za-z0-9][A-Za-z0-9._:-]{0,254}\*?|\*)$/;
 export const TOKEN_TOPICS_MAX = 256;
 export const TOKEN_TTL_MS_DEFAULT = 300_000;
 export const TOKEN_TTL_MS_MIN = 1000;

@@ -7,19 +7,16 @@
 import { jwtVerify, SignJWT } from "jose";
 import { ApiError, invalid } from "../contract/errors.ts";
 import {
+  TOKEN_TOPIC,
   TOKEN_TOPICS_MAX,
   TOKEN_TTL_MS_DEFAULT,
   TOKEN_TTL_MS_MAX,
   TOKEN_TTL_MS_MIN,
-  TOPIC_NAME,
 } from "../contract/limits.ts";
 import type { TokenIssued, TokenRequest } from "../contract/tokens.ts";
 import type { Caller, Grant, Keys } from "./keys.ts";
 
 const ALGORITHM = "HS256";
-
-/** The name of a topic, or how names begin. */
-const PATTERN = new RegExp(`${TOPIC_NAME.source}|${TOPIC_NAME.source.replace("$", "\\*$")}|^\\*$`);
 
 export class Tokens {
   readonly #keys: Keys;
@@ -47,7 +44,7 @@ export class Tokens {
     if (!scopes.every((scope) => caller.may(scope))) {
       throw new ApiError("forbidden", {}, "the API key lacks a scope that the token asks for");
     }
-    const unusable = topics.find((topic) => !PATTERN.test(topic));
+    const unusable = topics.find((topic) => !TOKEN_TOPIC.test(topic));
     if (unusable !== undefined)
       throw invalid(`topics: "${unusable}" is no name, and no prefix with a final *`);
     const foreign = topics.find((topic) => !caller.mayName(topic.replace(/\*$/, "")));

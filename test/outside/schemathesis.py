@@ -41,6 +41,8 @@ def spelled(value, name=""):
         return int(value)
     if isinstance(value, dict) and name in ("", "config"):
         return {key: spelled(field, key or "?") for key, field in value.items()}
+    if isinstance(value, dict) and name == "topics":
+        return {key: spelled(field) for key, field in value.items()}
     if isinstance(value, list) and name == "seqs":
         return [spelled(seq, "seq") for seq in value]
     return value

@@ -8,6 +8,7 @@ import {
   HEARTBEAT_MS_MAX,
   HEARTBEAT_MS_MIN,
   SOCKET_LIMIT_DEFAULT,
+  TOKEN_TOPIC,
   TOKEN_TOPICS_MAX,
   TOKEN_TTL_MS_DEFAULT,
   TOKEN_TTL_MS_MAX,
@@ -130,7 +131,12 @@ object(
 const topics = `Names, and prefixes with a final \`*\`: 1 to ${TOKEN_TOPICS_MAX} of them.`;
 const scopes = "What it may do: `read` for streams, with `write` also for streams of work.";
 object(TokenRequest, "TokenRequest", "What a token is for.", {
-  topics: { description: topics, minItems: 1, maxItems: TOKEN_TOPICS_MAX },
+  topics: {
+    description: topics,
+    minItems: 1,
+    maxItems: TOKEN_TOPICS_MAX,
+    items: { type: "string", pattern: TOKEN_TOPIC.source },
+  },
   scopes: { description: scopes, minItems: 1, default: ["read"] },
   ttl_ms: {
     description: "How long it is good.",
