@@ -68,8 +68,8 @@ export class Socket {
       this.#ws.close(POLICY_VIOLATION, "too many commands are waiting");
       return;
     }
-    if (this.#isWorking) this.#hold();
-    else this.#work().catch(this.#fail);
+    this.#hold();
+    if (!this.#isWorking) this.#work().catch(this.#fail);
   }
 
   drain(ws: Bun.ServerWebSocket<unknown>): void {
