@@ -10,8 +10,10 @@ import type { Topic } from "./topic.ts";
 
 /** A stream in a crowd. */
 export interface Member {
-  /** Gets what all get. False if it has not asked for anything yet. */
-  accept(result: TellResult): boolean;
+  /** Whether it has asked for what comes next. */
+  readonly isAsking: boolean;
+  /** Gets what all get. */
+  accept(result: TellResult): void;
   /** It is a member no more, and stands at this place. */
   leave(place: Place): void;
 }
@@ -49,7 +51,7 @@ export class Crowd {
     const { epoch, seq: fromSeq } = this.place;
     const step = topic.deleted ? undefined : this.#reading.live(topic, { ...this.#common, fromSeq, epoch });
     if (step === undefined || step.next < step.head || step.frames.length === 0) {
-      this.#scatter([...this.members]);
+      this.#scatter([...this.members], this.place);
       return;
     }
     const kept = this.#reading.kept(topic, step.next, false);
@@ -67,23 +69,24 @@ export class Crowd {
       },
       () => {
         this.#isHeld = false;
-        this.#scatter([...this.members]);
+        this.#scatter([...this.members], this.place);
       },
     );
   }
 
   #hand({ frames, next }: Step): void {
     const result: TellResult = { value: soleTold(frames), done: false };
-    const busy = [...this.members].filter((member) => !member.accept(result));
-    this.#scatter(busy);
+    // Those who are busy have not come this far. One of them may be cut while the others get theirs.
+    this.#scatter(
+      [...this.members].filter(({ isAsking }) => !isAsking),
+      this.place,
+    );
     this.place = { epoch: this.#topic.epoch, seq: next };
+    for (const member of [...this.members]) member.accept(result);
   }
 
-  #scatter(members: readonly Member[]): void {
-    for (const member of members) {
-      this.members.delete(member);
-      member.leave(this.place);
-    }
+  #scatter(members: readonly Member[], place: Place): void {
+    for (const member of members) if (this.members.delete(member)) member.leave(place);
   }
 }
 

@@ -46,6 +46,13 @@ export class Followed {
     return this.topic.deleted || this.place.seq < this.topic.log.head;
   }
 
+  /** Whether nothing is owed to the client, nor on its way to it. */
+  get isAtHead(): boolean {
+    const { topic } = this;
+    if (topic === undefined || topic.deleted || this.isComing) return false;
+    return this.isCaughtUp && this.place.seq === topic.log.head;
+  }
+
   window(topic: Topic): Window {
     const { limit, bytesMax, view, nodes } = this.wants;
     const { seq: fromSeq, epoch } = this.place;

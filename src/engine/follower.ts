@@ -64,7 +64,8 @@ export class Follower implements Member {
   constructor(reading: Reading, style: FollowerStyle) {
     this.#reading = reading;
     this.#style = style;
-    const priorityOf = (name: string) => reading.priorityOf(name);
+    const priorityOf = ({ name, topic }: Followed) =>
+      topic ? (topic.config.priority ?? 0) : reading.priorityOf(name);
     style.shutdown?.addEventListener("abort", this.#shutDown);
     this.#rung = new Turns(priorityOf);
     this.#behind = new Turns(priorityOf);
@@ -132,11 +133,14 @@ export class Follower implements Member {
     ask!(result);
   }
 
-  accept(result: TellResult): boolean {
+  get isAsking(): boolean {
+    return this.#ask !== undefined;
+  }
+
+  accept(result: TellResult): void {
     const ask = this.#ask;
     this.#ask = undefined;
     ask?.(this.#isSole ? result : this.#own(result));
-    return ask !== undefined;
   }
 
   /** What a crowd is told, with the ids of this stream. */
@@ -162,8 +166,8 @@ export class Follower implements Member {
   /** Waits together with others, where it may. */
   #join(): void {
     const [followed] = this.#followed.values();
-    const { topic, place, wants, isCaughtUp } = followed!;
-    if (!topic || topic.deleted || !isCaughtUp || place.seq !== topic.log.head) return;
+    const { topic, place, wants, isAtHead } = followed!;
+    if (!isAtHead || !topic) return;
     this.#crowd = this.#reading.join(topic, wants, place, this);
     if (this.#crowd === undefined) return;
     followed!.stop();
@@ -195,7 +199,7 @@ export class Follower implements Member {
     // It may have been too late to listen.
     if (this.#style.shutdown?.aborted) this.#shutDown();
     for (let length = 0; length < BATCH_LENGTH; ) {
-      const look = this.#isOver ? undefined : (this.#takeArrived() ?? this.#lookOn());
+      const look = this.#isOver ? undefined : (this.#takeArrived() ?? this.#lookOnSafely());
       if (look === undefined) break;
       if (look.frames.length === 0) continue;
       if (this.#isSole && told.length === 0) return { value: this.#tellSole(look), done: false };
@@ -210,6 +214,17 @@ export class Follower implements Member {
     const look = this.#arrived.shift();
     if (look?.wasRead) this.#isReading = false;
     return look;
+  }
+
+  /** What goes wrong here must end nothing but this stream. */
+  #lookOnSafely(): Look | undefined {
+    try {
+      return this.#lookOn();
+    } catch (error) {
+      this.#reading.unexpected(error);
+      this.end("internal", "internal error");
+      return undefined;
+    }
   }
 
   /** Looks at what waits, until something can be told without waiting for it. */
@@ -288,10 +303,17 @@ export class Follower implements Member {
       frames = [caughtUp(topic, head)];
     }
     const kept = this.#reading.kept(topic, next, followed.wants.strong);
-    followed.place = { epoch: topic.epoch, seq: next };
+    const place = { epoch: topic.epoch, seq: next };
+    followed.place = place;
     // Moved without a word: the id of whatever is told next says so.
-    if (frames.length === 0) this.#place(followed, followed.place);
-    if (kept) return kept.then(() => frames);
+    const isSilent = frames.length === 0;
+    if (kept) {
+      return kept.then(() => {
+        if (isSilent && !followed.isDropped) this.#place(followed, place);
+        return frames;
+      });
+    }
+    if (isSilent) this.#place(followed, place);
     if (followed.hasMore && !followed.isComing) this.#rung.add(followed);
     return frames;
   }

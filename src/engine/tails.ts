@@ -16,6 +16,8 @@ const BYTES_MAX = 32 * 1024 * 1024;
 const TAIL_BYTES_MAX = 1024 * 1024;
 const TAIL_RECORDS_MAX = 1000;
 const RECORD_OVERHEAD = 200;
+/** So many different steps of a tail are kept to be shared. */
+const MADE_MAX = 8;
 
 /** What one read has come to: a loss to be told of first, the frames of what was found, and the position behind it. */
 export interface Step {
@@ -102,6 +104,7 @@ export class Tails {
     if (made) return made.step;
     const step = stepIn(tail, topic, window);
     tail.made.push({ window, step });
+    if (tail.made.length > MADE_MAX) tail.made.shift();
     return step;
   }
 }

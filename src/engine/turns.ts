@@ -1,11 +1,11 @@
 /** Whose turn it is: in rounds, by priority and then by name. Who comes meanwhile has a turn in the next round. */
 export class Turns<T extends { readonly name: string }> {
-  readonly #priorityOf: (name: string) => number;
+  readonly #priorityOf: (one: T) => number;
   readonly #waiting = new Set<T>();
   /** This round, the first one last. */
   #round: T[] = [];
 
-  constructor(priorityOf: (name: string) => number) {
+  constructor(priorityOf: (one: T) => number) {
     this.#priorityOf = priorityOf;
   }
 
@@ -36,9 +36,9 @@ export class Turns<T extends { readonly name: string }> {
   #begin(): T[] {
     const round = [...this.#waiting];
     if (round.length === 1) return round;
-    const priorities = new Map(round.map(({ name }) => [name, this.#priorityOf(name)]));
+    const priorities = new Map(round.map((one) => [one, this.#priorityOf(one)]));
     return round.sort((a, b) => {
-      const byPriority = priorities.get(a.name)! - priorities.get(b.name)!;
+      const byPriority = priorities.get(a)! - priorities.get(b)!;
       return byPriority === 0 ? (a.name < b.name ? 1 : -1) : byPriority;
     });
   }

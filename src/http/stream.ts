@@ -126,7 +126,11 @@ export class Stream<T> {
   readonly #fail = (error: unknown): void => {
     if (!this.#isOpen) return;
     if (!(error instanceof ApiError)) this.#events.unexpected(error);
-    this.end("internal", "internal error");
+    try {
+      this.end("internal", "internal error");
+    } catch {
+      this.#leave();
+    }
   };
 
   /** Sends one item. False if the client has enough, or the stream is over. */
@@ -139,6 +143,7 @@ export class Stream<T> {
     }
     const bytes = this.#opening.spell(value);
     this.#send(bytes);
+    if (!this.#isOpen) return false;
     if (this.#controller.desiredSize! > 0) return true;
     this.#untilTaken(bytes.length).then(() => this.#pumpSafely());
     return false;

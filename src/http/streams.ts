@@ -105,7 +105,7 @@ export class Streams {
     if (bytes > 0) this.#held.set(client, bytes);
     else this.#held.delete(client);
     const max = this.#limits.streamBytesMax;
-    if (max > 0 && this.#heldBytes > max) this.#relieve(max);
+    if (bytes > 0 && max > 0 && this.#heldBytes > max) this.#relieve(max);
   }
 
   /** Gives up those that hold most. */

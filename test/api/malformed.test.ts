@@ -177,13 +177,11 @@ describe("malformed requests are refused and end the connection", () => {
   });
   // A server that refuses while the client still sends may cut off its own answer.
   const long = refused([400, 414, 431, CLOSED], {
-    "a target of 100 kB": line(`GET /v0/health?${"x".repeat(1e5)} HTTP/1.1`),
     "a target of 1 MB": line(`GET /v0/health?${"x".repeat(1e6)} HTTP/1.1`),
     "a target without end": `GET /${"x".repeat(1e6)}`,
     "a method without end": "G".repeat(1e6),
-    "a value of 100 kB": get(`X-A: ${"x".repeat(1e5)}`),
     "a value of 1 MB": get(`X-A: ${"x".repeat(1e6)}`),
-    "a name of 100 kB": get(`${"x".repeat(1e5)}: value`),
+    "a name of 1 MB": get(`${"x".repeat(1e6)}: value`),
     "1000 fields": get(...numbered(1000)),
     "100000 fields": get(...numbered(1e5)),
     "a folded field without end": `${get().slice(0, -2)}X-A: value\r\n${" more\r\n".repeat(1e5)}`,
