@@ -48,8 +48,7 @@ export class Crowd {
   serve(): void {
     const topic = this.#topic;
     if (this.#isHeld || (!topic.deleted && this.place.seq === topic.log.head)) return;
-    const { epoch, seq: fromSeq } = this.place;
-    const step = topic.deleted ? undefined : this.#reading.live(topic, { ...this.#common, fromSeq, epoch });
+    const step = topic.deleted ? undefined : this.#look();
     if (step === undefined || step.next < step.head || step.frames.length === 0) {
       this.#scatter([...this.members], this.place);
       return;
@@ -57,6 +56,16 @@ export class Crowd {
     const kept = this.#reading.kept(topic, step.next, false);
     if (kept) this.#holdBack(kept, step);
     else this.#hand(step);
+  }
+
+  /** What is in memory; undefined if it is not, or if that cannot be told: then each member finds out for itself. */
+  #look(): Step | undefined {
+    const { epoch, seq: fromSeq } = this.place;
+    try {
+      return this.#reading.live(this.#topic, { ...this.#common, fromSeq, epoch });
+    } catch {
+      return undefined;
+    }
   }
 
   #holdBack(kept: Promise<void>, step: Step): void {
