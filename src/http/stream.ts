@@ -11,7 +11,7 @@ export const headers = {
 };
 
 /** So much is encoded ahead of a client. What comes beyond waits for it. */
-const AHEAD_BYTES = 64 * 1024;
+const AHEAD_BYTES = 16 * 1024;
 
 /** Items that come now or later. An asynchronous generator is one. */
 export interface Source<T> {
@@ -57,6 +57,7 @@ export class Stream<T> {
   #expiry: Timer | undefined;
   /** Called when the client has taken what was ahead of it. */
   #room: (() => void) | undefined;
+  #askAgain = (): void => {};
 
   /** `request` as Bun knows it. */
   constructor(request: Request, opening: Opening<T>, events: StreamEvents) {
@@ -70,11 +71,19 @@ export class Stream<T> {
           this.#controller = controller;
           this.#begin();
         },
-        pull: () => this.#room?.(),
+        pull: () => this.#pulled(),
         cancel: () => this.#leave(),
       },
       new ByteLengthQueuingStrategy({ highWaterMark: AHEAD_BYTES }),
     );
+  }
+
+  /** There is room. As long as nobody waits for some, Bun is not to ask again behind every item. */
+  #pulled(): Promise<void> {
+    this.#room?.();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#askAgain = resolve;
+    return promise;
   }
 
   /** Gives the client up, with whatever is held for it. */
@@ -166,6 +175,7 @@ export class Stream<T> {
   async #untilTaken(bytes: number): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#room = resolve;
+    this.#askAgain();
     this.#events.hold(this, bytes);
     const stall = setTimeout(
       () => this.end("slow_consumer", "the client takes too long; reconnect"),
