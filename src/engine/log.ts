@@ -2,10 +2,6 @@
 import { ApiError, invalid } from "../contract/errors.ts";
 import {
   BATCH_RECORDS_MAX,
-  DIFF_BYTES_DEFAULT,
-  DIFF_BYTES_MAX,
-  DIFF_LIMIT_DEFAULT,
-  DIFF_LIMIT_MAX,
   DIFF_WAIT_MS_MAX,
   IDEMPOTENCY_KEY_BYTES_MAX,
   META_BYTES_MAX,
@@ -32,7 +28,7 @@ import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
 import { liveUpTo, type Tally, taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
-import type { Run, Window } from "./reader.ts";
+import { type Run, sizeOf, type Window } from "./reader.ts";
 import type { Reading } from "./reading.ts";
 import { inFull, tagRange } from "./tags.ts";
 import type { Topic } from "./topic.ts";
@@ -236,8 +232,7 @@ function windowOf(request: Diff, topic: Topic): Window {
   const nodes = typeof node === "string" ? [node] : (node ?? []);
   return {
     fromSeq: request.from_seq ?? 0,
-    limit: Math.min(request.limit || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
-    bytesMax: Math.min(request.max_batch_bytes || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
+    ...sizeOf(request.limit ?? 0, request.max_batch_bytes ?? 0),
     view: { tags: request.include_tags ?? false, meta: request.include_meta ?? true, data: true },
     withoutNodes: new Set(topic.config.dedupe_node ? nodes.map((name) => JSON.stringify(name)) : []),
     epoch: request.epoch,

@@ -1,6 +1,12 @@
 /** Reading a log from a position: a tombstone for what was lost, then the records, up to a limit and a budget. */
+import {
+  DIFF_BYTES_DEFAULT,
+  DIFF_BYTES_MAX,
+  DIFF_LIMIT_DEFAULT,
+  DIFF_LIMIT_MAX,
+} from "../contract/limits.ts";
 import type { Tombstone } from "../contract/records.ts";
-import { DamagedRecord, type RecordSize } from "../store/records.ts";
+import { DamagedRecord, type RecordRow, type RecordSize } from "../store/records.ts";
 import { isCorruption } from "../store/store.ts";
 import { readRows } from "./gaps.ts";
 import { firstCounted } from "./live.ts";
@@ -25,6 +31,12 @@ export interface Window {
   /** The instance of the topic that `fromSeq` belongs to, if the reader knows. */
   readonly epoch: number | undefined;
 }
+
+/** How much one read of records takes at most. Zeros stand for the defaults. */
+export const sizeOf = (limit: number, bytes: number): Pick<Window, "limit" | "bytesMax"> => ({
+  limit: Math.min(limit || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
+  bytesMax: Math.min(bytes || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
+});
 
 /** A run of records, encoded and joined by commas, and the position behind it. */
 export interface Run {
@@ -110,9 +122,7 @@ async function walk(topic: Topic, window: Window, batch: Batch, last: number, pa
     }
     const rows = readRows(topic, batch.next, last, limit);
     for (const row of rows) {
-      const isPassed = topic.isDeleted(row.seq, row.tag) || (row.node !== null && withoutNodes.has(row.node));
-      if (isPassed) batch.skipTo(row.seq);
-      else batch.add(encodeRecord(row, view), row.seq, row.bytes);
+      batch.offer(topic, row);
       if (batch.full) return;
     }
     rowsSinceRest += rows.length;
@@ -150,8 +160,7 @@ export function rowsWithin({ slot, shelf, log }: Topic, next: number, last: numb
 
 /** Collects encoded records until a window is full. */
 export class Batch {
-  readonly #limit: number;
-  readonly #bytesMax: number;
+  readonly #window: Window;
   #bytes = 0;
   readonly #texts: string[] = [];
   count = 0;
@@ -159,14 +168,13 @@ export class Batch {
   /** The last seq examined. */
   next: number;
 
-  constructor({ limit, bytesMax }: Window, next: number) {
-    this.#limit = limit;
-    this.#bytesMax = bytesMax;
+  constructor(window: Window, next: number) {
+    this.#window = window;
     this.next = next;
   }
 
   get room(): number {
-    return this.#limit - this.count;
+    return this.#window.limit - this.count;
   }
 
   skipTo(seq: number): void {
@@ -177,8 +185,12 @@ export class Batch {
     return { records: this.#texts.join(","), count: this.count, next: this.next };
   }
 
-  add(text: string, seq: number, bytes: number): void {
-    if (this.#take(seq, bytes)) this.#texts.push(text);
+  /** Takes a record, unless it is deleted or of a node that is left out. */
+  offer(topic: Topic, row: RecordRow): void {
+    const { view, withoutNodes } = this.#window;
+    const { seq, tag, node, bytes } = row;
+    if (topic.isDeleted(seq, tag) || (node !== null && withoutNodes.has(node))) this.skipTo(seq);
+    else if (this.#take(seq, bytes)) this.#texts.push(encodeRecord(row, view));
   }
 
   /** Adds what fits of the records behind `next`. */
@@ -194,13 +206,13 @@ export class Batch {
 
   /** Counts a record in, unless it does not fit. */
   #take(seq: number, bytes: number): boolean {
-    const fits = this.count === 0 || this.#bytes + bytes <= this.#bytesMax;
+    const fits = this.count === 0 || this.#bytes + bytes <= this.#window.bytesMax;
     if (fits) {
       this.count++;
       this.#bytes += bytes;
     }
     this.next = fits ? seq : seq - 1;
-    this.full = !fits || this.count === this.#limit;
+    this.full = !fits || this.count === this.#window.limit;
     return fits;
   }
 }

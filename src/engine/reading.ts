@@ -73,11 +73,15 @@ export class Reading {
   /** Calls `hear` when the topic grows or is deleted, until the function it returns is called. */
   listen(topic: Topic, hear: () => void): () => void {
     const stop = this.#bell.listen(topic, hear);
-    this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
+    this.#remember(topic);
     return () => {
       stop();
       this.#forget(topic);
     };
+  }
+
+  #remember(topic: Topic): void {
+    this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
   }
 
   #forget(topic: Topic): void {
@@ -95,7 +99,7 @@ export class Reading {
     if (strong || nodes.size > 0) return undefined;
     const common = { limit, bytesMax, view, withoutNodes: nodes };
     const crowd = this.#crowds.join(topic, keyOf(wants), common, place, member);
-    if (crowd) this.#readers.set(topic, (this.#readers.get(topic) ?? 0) + 1);
+    if (crowd) this.#remember(topic);
     return crowd;
   }
 

@@ -7,7 +7,7 @@ import type { Tombstone } from "../contract/records.ts";
 import type { RecordRow } from "../store/records.ts";
 import { caughtUp, damagedRecord, type Frame, recordFrame } from "./frames.ts";
 import type { Appendix } from "./group.ts";
-import { encodeRecord, nameOf } from "./pages.ts";
+import { nameOf } from "./pages.ts";
 import { Batch, type Run, type Window } from "./reader.ts";
 import type { Topic } from "./topic.ts";
 
@@ -138,11 +138,7 @@ function stepIn(tail: Tail, topic: Topic, window: Window): Step {
   const { head } = topic.log;
   const batch = new Batch(window, Math.max(window.fromSeq, topic.log.earliest - 1));
   for (let i = batch.next + 1 - tail.first; i < tail.rows.length && !batch.full; i++) {
-    const row = tail.rows[i]!;
-    const isPassed =
-      topic.isDeleted(row.seq, row.tag) || (row.node !== null && window.withoutNodes.has(row.node));
-    if (isPassed) batch.skipTo(row.seq);
-    else batch.add(encodeRecord(row, window.view), row.seq, row.bytes);
+    batch.offer(topic, tail.rows[i]!);
   }
   return stepOf(topic, window, { ...batch.found, head, tombstone: null });
 }

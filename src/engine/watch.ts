@@ -1,10 +1,6 @@
 /** Following topics: by a session and its streams, by a stream of one topic, or over a socket. */
 import { invalid } from "../contract/errors.ts";
 import {
-  DIFF_BYTES_DEFAULT,
-  DIFF_BYTES_MAX,
-  DIFF_LIMIT_DEFAULT,
-  DIFF_LIMIT_MAX,
   HEARTBEAT_MS,
   HEARTBEAT_MS_MAX,
   HEARTBEAT_MS_MIN,
@@ -23,6 +19,7 @@ import type { Wants } from "./followed.ts";
 import { Follower } from "./follower.ts";
 import type { Group } from "./group.ts";
 import { decodeId, NO_EPOCH, type Place } from "./places.ts";
+import { sizeOf } from "./reader.ts";
 import type { Reading } from "./reading.ts";
 import { type Session, Sessions } from "./sessions.ts";
 import type { Topics } from "./topics.ts";
@@ -167,8 +164,7 @@ export function wantsOf(
   const nodes = [node ?? []].flat().filter((name) => Buffer.byteLength(name) <= NODE_BYTES_MAX);
   if (nodes.length > WATCH_NODES_MAX) throw invalid(`node: at most ${WATCH_NODES_MAX}`);
   return {
-    limit: Math.min((asked.limit ?? limit) || DIFF_LIMIT_DEFAULT, DIFF_LIMIT_MAX),
-    bytesMax: Math.min((asked.max_batch_bytes ?? bytes) || DIFF_BYTES_DEFAULT, DIFF_BYTES_MAX),
+    ...sizeOf(asked.limit ?? limit, asked.max_batch_bytes ?? bytes),
     view: {
       tags: asked.include_tags ?? false,
       meta: asked.include_meta ?? true,

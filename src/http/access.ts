@@ -20,6 +20,7 @@ function authorize(request: Request, scopes: readonly Scope[]): void {
   if (!scopes.every((scope) => caller.may(scope))) {
     throw new ApiError("forbidden", {}, "the API key lacks the scope that this operation needs");
   }
+  if (!caller.isRestricted) return;
   const name = nameIn(request);
   if (name !== "" && !caller.mayName(name)) throw new ApiError("forbidden", {});
 }

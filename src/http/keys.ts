@@ -65,6 +65,11 @@ export class Caller {
     return this.#scopes.includes(scope) && (this.#grant?.scopes.includes(scope) ?? true);
   }
 
+  /** Whether there are names that it may not use. */
+  get isRestricted(): boolean {
+    return this.prefixes.length > 0 || this.#grant !== undefined;
+  }
+
   mayName(name: string): boolean {
     const isAllowed = this.prefixes.length === 0 || this.prefixes.some((prefix) => name.startsWith(prefix));
     return isAllowed && (this.#grant?.topics.some((topic) => covers(topic, name)) ?? true);
