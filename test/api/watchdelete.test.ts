@@ -5,9 +5,11 @@ import { makeQueue } from "../support/queue.ts";
 import { newTopic, sharedServer, type Topic, timed } from "../support/topics.ts";
 import {
   cursorIn,
+  epochOf,
   eventsTo,
   eventsUntil,
   fill,
+  filledTopic,
   newSession,
   openStreams,
   recordsIn,
@@ -27,13 +29,8 @@ const slow = { heartbeat_ms: 60000 };
 /** A machine that stands still for 0.1 s between deletion and creation shows the deletion. */
 const inOneMoment = { retry: 2 };
 
-const filled = async (n: number, config: object = {}): Promise<Topic> => {
-  const topic = await newTopic(server, config);
-  await fill(topic, n);
-  return topic;
-};
+const filled = (n: number, config?: object): Promise<Topic> => filledTopic(server, n, config);
 
-const epochOf = async (topic: Topic): Promise<number> => (await topic.state()).body.epoch;
 const range = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
 
 /** What was said about one topic, without its name. */

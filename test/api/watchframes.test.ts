@@ -7,9 +7,11 @@ import {
   appendFrom,
   cursorIn,
   cursorText,
+  epochOf,
   eventsTo,
   eventsUntil,
   fill,
+  filledTopic,
   namesIn,
   newSession,
   recordsIn,
@@ -33,13 +35,7 @@ const EVENT =
 /** `n` times the same value. */
 const times = <T>(n: number, value: T): T[] => Array.from({ length: n }, () => value);
 
-const filled = async (n: number, config: object = {}): Promise<Topic> => {
-  const topic = await newTopic(server, config);
-  await fill(topic, n);
-  return topic;
-};
-
-const epochOf = async (topic: Topic): Promise<number> => (await topic.state()).body.epoch;
+const filled = (n: number, config?: object): Promise<Topic> => filledTopic(server, n, config);
 
 /** How many records each frame holds until the topic is caught up at `head`. */
 async function sizes(stream: EventStream, topic: Topic, head: number): Promise<number[]> {

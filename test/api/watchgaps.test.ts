@@ -7,9 +7,11 @@ import { newTopic, sharedServer, type Topic, until } from "../support/topics.ts"
 import {
   appendFrom,
   cursorIn,
+  epochOf,
   eventsTo,
   eventsUntil,
   fill,
+  filledTopic,
   newSession,
   recordsIn,
   tell,
@@ -22,13 +24,7 @@ setDefaultTimeout(20_000);
 
 const server = sharedServer();
 
-const filled = async (n: number, config: object = {}): Promise<Topic> => {
-  const topic = await newTopic(server, config);
-  await fill(topic, n);
-  return topic;
-};
-
-const epochOf = async (topic: Topic): Promise<number> => (await topic.state()).body.epoch;
+const filled = (n: number, config?: object): Promise<Topic> => filledTopic(server, n, config);
 
 /** Waits until all records have expired. */
 const expired = (topic: Topic) =>

@@ -4,8 +4,10 @@ import { EventStream, type StreamEvent } from "../support/eventstream.ts";
 import { newTopic, sharedServer, type Topic, together } from "../support/topics.ts";
 import {
   cursorIn,
+  epochOf,
   eventsTo,
   fill,
+  filledTopic,
   idOf,
   newSession,
   openStreams,
@@ -22,13 +24,7 @@ setDefaultTimeout(20_000);
 
 const server = sharedServer();
 
-const filled = async (n: number, config: object = {}): Promise<Topic> => {
-  const topic = await newTopic(server, config);
-  await fill(topic, n);
-  return topic;
-};
-
-const epochOf = async (topic: Topic): Promise<number> => (await topic.state()).body.epoch;
+const filled = (n: number, config?: object): Promise<Topic> => filledTopic(server, n, config);
 
 /** What was said about one topic, without its name. */
 const said = (events: readonly StreamEvent[], { name }: Topic): string[] =>

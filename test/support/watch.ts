@@ -7,7 +7,7 @@
 import { EventStream, type StreamEvent } from "./eventstream.ts";
 import { members, payloads } from "./rawjson.ts";
 import type { Reply } from "./server.ts";
-import { absentTopic, type Sender, type Topic, until } from "./topics.ts";
+import { absentTopic, newTopic, type Sender, type Topic, until } from "./topics.ts";
 
 /** Topics from their start, or each with its options. */
 export type Watched = readonly Topic[] | Readonly<Record<string, object>>;
@@ -180,3 +180,12 @@ function accepted(reply: Reply): Reply {
   if (reply.status >= 300) throw new Error(`refused with ${reply.status}: ${reply.text}`);
   return reply;
 }
+
+/** A topic with so many records. */
+export async function filledTopic(server: Sender, n: number, config: object = {}): Promise<Topic> {
+  const topic = await newTopic(server, config);
+  await fill(topic, n);
+  return topic;
+}
+
+export const epochOf = async (topic: Topic): Promise<number> => (await topic.state()).body.epoch;
