@@ -7,9 +7,14 @@ import {
   SSE_CONNECTIONS_MAX_DEFAULT,
   SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT,
   STREAM_BYTES_MAX_DEFAULT,
+  SYNC_INTERVAL_MS_DEFAULT,
+  SYNC_INTERVAL_MS_MIN,
   TOPICS_MAX_DEFAULT,
   WATCH_SESSIONS_MAX_DEFAULT,
 } from "./contract/limits.ts";
+
+/** A timer that is set for longer ends at once. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
 
 type Value = string | number | boolean;
 
@@ -43,6 +48,13 @@ const unsigned = <O extends Options<number>>(options: O) => ({
     return /^\s*\d+\s*$/.test(text) && Number.isSafeInteger(number) ? number : undefined;
   },
 });
+
+/** Less than the least counts as that. */
+function interval(text: string): number | undefined {
+  const number = Number(text);
+  if (!/^\s*\d+\s*$/.test(text) || number > TIMER_MS_MAX) return undefined;
+  return Math.max(number, SYNC_INTERVAL_MS_MIN);
+}
 
 const boolean = (options: Options<boolean>): Setting<boolean> => ({
   range: "`1` or `true`",
@@ -185,6 +197,49 @@ export const settings = {
     variable: "TOPICS_MAX_TOTAL_BYTES",
     otherwise: 0,
     what: "bytes of all records; more get `429`; `0` is no limit",
+  }),
+  feedNetworkId: text({
+    variable: "FEED_NETWORK_ID",
+    otherwise: "",
+    what: "network of feeds; instances that exchange them share it; unset is `local:` and this instance's id",
+  }),
+  feedNodeSeed: text({
+    variable: "FEED_NODE_SEED",
+    otherwise: "",
+    range: "64 hexadecimal digits",
+    secret: true,
+    what: "what this instance's key is made of; unset, one is made and kept with the data",
+  }),
+  feedPeers: text({
+    variable: "FEED_PEERS",
+    otherwise: "",
+    range: "base URLs with commas",
+    what: "instances to exchange feeds with",
+  }),
+  feedPeerToken: text({
+    variable: "FEED_PEER_TOKEN",
+    otherwise: "",
+    secret: true,
+    what: "what peers show each other; without it only this machine's are let in",
+  }),
+  feedSyncIntervalMs: {
+    ...unsigned({
+      variable: "FEED_SYNC_INTERVAL_MS",
+      otherwise: SYNC_INTERVAL_MS_DEFAULT,
+      range: `${SYNC_INTERVAL_MS_MIN} …`,
+      what: "how often peers are asked for what they have, in ms",
+    }),
+    parse: interval,
+  },
+  feedStrict: boolean({
+    variable: "FEED_STRICT",
+    otherwise: false,
+    what: "feeds keep to what a reference node takes",
+  }),
+  feedPublic: boolean({
+    variable: "FEED_PUBLIC",
+    otherwise: false,
+    what: "feeds need no key, also where keys are in use",
   }),
   logLevel: {
     ...text({ variable: "RUST_LOG", otherwise: "info", what: "what is logged" }),

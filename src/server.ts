@@ -9,9 +9,11 @@ import { Engine } from "./engine/engine.ts";
 import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
 import { Keys } from "./http/keys.ts";
+import { HttpRemote } from "./http/remote.ts";
 import { Streams } from "./http/streams.ts";
 import { Tokens } from "./http/tokens.ts";
 import type { Logger } from "./log.ts";
+import { feedSettings, peerUrls } from "./peers.ts";
 import { Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */
@@ -38,6 +40,8 @@ export async function startServer(
 ): Promise<Server> {
   const keys = new Keys(keySources(config));
   const tls = tlsFrom(config);
+  const feeds = feedSettings(config);
+  const peers = peerUrls(config);
   const access = keys.count > 0 ? "keys" : (await isLoopback(config.host)) ? "local" : "public";
   checkAddress(config, access === "public");
   logAccess(access, config, keys, log);
@@ -53,6 +57,7 @@ export async function startServer(
     new Engine({
       store,
       limits: config,
+      feeds,
       now,
       failed: (error, isBroken) => {
         log.error({ err: error }, "a write failed and was undone");
@@ -65,11 +70,13 @@ export async function startServer(
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
 
   const tokens = new Tokens(keys, store.secret("tokens"), now);
-  const admission = new Admission({ keys, tokens, limits: config, probeAuth: config.probeAuth });
+  const { probeAuth, feedPublic, feedPeerToken } = config;
+  const admission = new Admission({ keys, tokens, limits: config, probeAuth, feedPublic });
   const streams = new Streams(config, now, unexpected);
   const app = createApp({
     engine,
     admission,
+    peerToken: feedPeerToken,
     tokens,
     streams,
     corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
@@ -94,6 +101,19 @@ export async function startServer(
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   if (config.portFile !== "") await writePortFile(config.portFile, address);
   log.info({ address, tls: tls !== undefined }, "listening");
+  const { nodeId, networkId } = engine.network.feeds;
+  log.info({ nodeId, networkId, peers }, "feeds are ready");
+  const joined = engine.network.join({
+    urls: peers,
+    intervalMs: config.feedSyncIntervalMs,
+    remote: (url) => new HttpRemote(url, feedPeerToken),
+    turned: (url, nodeId, reason) => {
+      if (reason === null) log.info({ url, nodeId }, "a peer is connected");
+      else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");
+    },
+    refused: (url, seq, reason) => log.warn({ url, seq, reason }, "a peer refuses an event of the feed log"),
+  });
+  parts.use(joined);
   const kept = parts.move();
   return {
     address,

@@ -12,27 +12,43 @@ import {
   type TUnion,
   Kind as TypeKind,
 } from "@sinclair/typebox";
-import { invalid } from "./errors.ts";
+import { type ApiError, invalid, unprocessable } from "./errors.ts";
 import { JsonReader, type Kind, Mismatch } from "./json.ts";
 import type { Beyond } from "./schema.ts";
 
 type Decode = (reader: JsonReader) => unknown;
 
-/** A decoder of whole bodies. Throws `invalid_request` naming the place and what was expected there. */
-export function decoder<T extends TSchema>(schema: T): (text: string) => Static<T> {
+/** A decoder of whole texts. Throws `invalid_request` naming the place and what was expected there. */
+export function decoder<T extends TSchema>(schema: T, depthMax?: number): (text: string) => Static<T> {
+  const decode = compile(schema);
+  return (text) => whole(text, depthMax, decode, invalid) as Static<T>;
+}
+
+/** The same, but valid JSON of another shape is `unprocessable`: it is looked at only after all of the text is. */
+export function shapeDecoder<T extends TSchema>(schema: T): (text: string) => Static<T> {
   const decode = compile(schema);
   return (text) => {
-    const reader = new JsonReader(text);
-    try {
-      reader.space();
-      const value = decode(reader);
-      reader.end();
-      return value as Static<T>;
-    } catch (error) {
-      if (!(error instanceof Mismatch)) throw error;
-      throw invalid(error.path.length === 0 ? error.message : `${place(error.path)}: ${error.message}`);
-    }
+    whole(text, undefined, (reader) => reader.skip(), invalid);
+    return whole(text, undefined, decode, unprocessable) as Static<T>;
   };
+}
+
+function whole(
+  text: string,
+  depthMax: number | undefined,
+  decode: Decode,
+  refusal: (message: string) => ApiError,
+): unknown {
+  const reader = new JsonReader(text, depthMax);
+  try {
+    reader.space();
+    const value = decode(reader);
+    reader.end();
+    return value;
+  } catch (error) {
+    if (!(error instanceof Mismatch)) throw error;
+    throw refusal(error.path.length === 0 ? error.message : `${place(error.path)}: ${error.message}`);
+  }
 }
 
 const place = (path: readonly (string | number)[]): string =>

@@ -74,6 +74,9 @@ export const errors = {
   ),
   payload_too_large: row(413, none, () => "the request body is larger than this server accepts"),
   unsupported_media_type: row(415, none, () => "the content type must be application/json"),
+  /** Valid JSON that is not what a feed operation takes. */
+  unprocessable: row(422, none, () => "the request body has another shape"),
+  network_mismatch: row(409, none, () => "network_id mismatch"),
   topic_full: row(
     422,
     Type.Object({
@@ -90,6 +93,7 @@ export const errors = {
     Type.Object({ limit: Type.String(), max: Type.Integer() }),
     (d) => `the limit ${d.limit} of ${d.max} is reached`,
   ),
+  control_busy: row(503, none, () => "control_busy"),
   shutting_down: row(503, none, () => "the server is shutting down"),
   internal: row(
     500,
@@ -122,3 +126,10 @@ export class ApiError<C extends ErrorCode = ErrorCode> extends Error {
 
 /** A request that breaks the contract's shape or rules: `400 invalid_request`, saying what to mend. */
 export const invalid = (message: string): ApiError => new ApiError("invalid_request", {}, message);
+
+/** A feed operation's body of the wrong shape. */
+export const unprocessable = (message: string): ApiError => new ApiError("unprocessable", {}, message);
+
+/** Clients can read the topic, and nothing else. */
+export const readOnly = (topic: string): ApiError =>
+  invalid(`topic "${topic}" belongs to the server and can only be read`);

@@ -39,11 +39,13 @@ export type Kind = "string" | "number" | "boolean" | "null" | "array" | "object"
 
 export class JsonReader {
   readonly text: string;
+  readonly #depthMax: number;
   #pos = 0;
   #depth = 0;
 
-  constructor(text: string) {
+  constructor(text: string, depthMax = JSON_DEPTH_MAX) {
     this.text = text;
+    this.#depthMax = depthMax;
   }
 
   fail(message: string): never {
@@ -212,7 +214,7 @@ export class JsonReader {
   }
 
   #skipFlat(): boolean {
-    if (this.#depth >= JSON_DEPTH_MAX) return false;
+    if (this.#depth >= this.#depthMax) return false;
     flatObject.lastIndex = this.#pos;
     if (!flatObject.test(this.text)) return false;
     this.#pos = flatObject.lastIndex;
@@ -221,7 +223,7 @@ export class JsonReader {
 
   #open(open: number, close: number, what: string): boolean {
     if (this.text.charCodeAt(this.#pos) !== open) this.#expected(what);
-    if (++this.#depth > JSON_DEPTH_MAX) this.fail(`nested deeper than ${JSON_DEPTH_MAX} arrays and objects`);
+    if (++this.#depth > this.#depthMax) this.fail(`nested deeper than ${this.#depthMax} arrays and objects`);
     this.#pos++;
     if (this.space() !== close) return true;
     this.#pos++;

@@ -54,6 +54,34 @@ export const STALL_MS = 60_000;
 /** What a stream tells its client to wait before it connects again. */
 export const RETRY_MS = 2000;
 
+/** The topic that holds every event of feeds. Clients may read it, and none can make one of that name. */
+export const FEED_LOG = "_feeds";
+export const FEED_BODY_BYTES_MAX = 2 * 1024 * 1024;
+/** One signed event, encoded. */
+export const EVENT_BYTES_MAX = 128 * 1024;
+/** An author's clock may be ahead of ours by so much. */
+export const EVENT_AHEAD_MS_MAX = 300_000;
+export const MESSAGES_LIMIT_DEFAULT = 50;
+export const MESSAGES_LIMIT_MAX = 200;
+export const SUBSCRIPTIONS_LIMIT_MAX = 1000;
+/** Events and bytes that one instance hands to another at once, and what may surround them. */
+export const PUSH_EVENTS_MAX = 256;
+export const BACKFILL_EVENTS_DEFAULT = 256;
+export const BACKFILL_EVENTS_MAX = 512;
+export const PEER_BYTES_MAX = 8 * 1024 * 1024;
+export const AROUND_EVENTS_BYTES = 64 * 1024;
+export const KNOWN_EVENTS_MAX = 256;
+/** The newest events of a lane that a digest names. */
+export const HEAD_EVENTS_MAX = 8;
+/** Backfills, and pushes, that are served at a time. */
+export const PEER_REQUESTS_MAX = 16;
+/** Other instances that are remembered. */
+export const PEERS_MAX = 1024;
+/** What a peer sends wraps content deeper than the post that it came with. */
+export const PEER_JSON_DEPTH_MAX = JSON_DEPTH_MAX + 8;
+export const SYNC_INTERVAL_MS_DEFAULT = 15_000;
+export const SYNC_INTERVAL_MS_MIN = 100;
+
 /** One message to the server over a WebSocket. */
 export const SOCKET_MESSAGE_BYTES_MAX = 16 * 1024 * 1024;
 /** What a socket may send ahead of its answers. */

@@ -3,6 +3,7 @@
  * come from it; the marks are read by the decoders (decode.ts).
  */
 import { Kind, type Static, type TSchema, Type } from "@sinclair/typebox";
+import { SAFE_INTEGER_MAX } from "./limits.ts";
 
 /** Any JSON value, kept as the raw text it was sent as. */
 export const RawJson = Type.Unsafe<string>({
@@ -30,6 +31,9 @@ export const Setting = unsigned(64, "refuse");
 export const Clamped = unsigned(64, "clamp");
 /** A small count or duration: 0..2^32-1. */
 export const Small = unsigned(32, "refuse");
+/** 0..2^53-1: a time in ms since the Unix epoch, a position, a size. */
+export const Natural = Type.Integer({ minimum: 0, maximum: SAFE_INTEGER_MAX });
+export const SafeInteger = Type.Integer({ minimum: -SAFE_INTEGER_MAX, maximum: SAFE_INTEGER_MAX });
 export const Int32 = Type.Integer({ minimum: -(2 ** 31), maximum: 2 ** 31 - 1, format: "int32" });
 
 /** An object whose names are the caller's. Of a name that comes twice the last counts. */

@@ -2,10 +2,14 @@
  * Every change of state, as plain values. A command holds its own time and all that is random in it, so that the
  * same commands on an empty store always give the same state.
  */
+import type { FEED_LOG } from "../contract/limits.ts";
 import type { RouterSettings } from "../contract/routers.ts";
 import type { TopicConfig, TopicConfigInput } from "../contract/topics.ts";
+import type { LaneName } from "../store/feeds/lanes.ts";
+import type { PeerRow } from "../store/feeds/peers.ts";
 import type { RecordRow, StoredRecord } from "../store/records.ts";
 import type { TagRange } from "../store/tagdeletes.ts";
+import type { FeedEvent } from "./feeds/event.ts";
 import type { Tally } from "./live.ts";
 
 /** Create a topic, or replace the settings of an existing one. */
@@ -145,6 +149,40 @@ export interface Forward {
   readonly now: number;
 }
 
+/** Another instance, and the log it has; undefined where it has not told. */
+export interface PeerLog {
+  readonly nodeId: string;
+  readonly logId: string | undefined;
+}
+
+/** Take signed events into the feed log: each once, whoever brings it. */
+export interface AcceptEvents {
+  readonly kind: "accept_events";
+  readonly topic: typeof FEED_LOG;
+  readonly events: readonly FeedEvent[];
+  /** This instance. What it has written itself has no link. */
+  readonly self: string;
+  /** Who has brought them; undefined for what was posted here. */
+  readonly from: PeerLog | undefined;
+  /** Up to where a lane of that peer is read with them, and whether there is nothing more. */
+  readonly read: { readonly lane: LaneName; readonly seq: number; readonly isAll: boolean } | undefined;
+  readonly now: number;
+}
+
+/** Note which instance a URL leads to, and which log that has. */
+export interface MeetPeer extends PeerLog {
+  readonly kind: "meet_peer";
+  readonly url: string;
+}
+
+/** Note that a peer has events: of those that come up to `outSeq`, and of stored ones by lane. */
+export interface NoteSent {
+  readonly kind: "note_sent";
+  readonly link: number;
+  readonly outSeq: number;
+  readonly lanes: readonly { readonly lane: number; readonly seq: number }[];
+}
+
 export type Command =
   | PutTopic
   | DeleteTopic
@@ -159,7 +197,10 @@ export type Command =
   | ReleaseStream
   | PutRouter
   | DeleteRouter
-  | Forward;
+  | Forward
+  | AcceptEvents
+  | MeetPeer
+  | NoteSent;
 
 export interface TopicPlaced {
   readonly epoch: number;
@@ -218,6 +259,13 @@ export interface RouterPlaced {
   readonly created: boolean;
 }
 
+export interface EventsAccepted {
+  /** Events that were new, and those that were known. */
+  readonly accepted: number;
+  readonly duplicates: number;
+  readonly head: number;
+}
+
 export interface Outcomes {
   put_topic: TopicPlaced;
   delete_topic: TopicRemoved;
@@ -234,6 +282,9 @@ export interface Outcomes {
   delete_router: { readonly deleted: boolean };
   /** Whether the destination has no room for the next record. */
   forward: { readonly blocked: boolean };
+  accept_events: EventsAccepted;
+  meet_peer: PeerRow;
+  note_sent: null;
 }
 export type Outcome<C extends Command> = Outcomes[C["kind"]];
 

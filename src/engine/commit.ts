@@ -9,7 +9,7 @@
  * on the device is answered when a sync that started later is done. One sync serves all commits before it. Until
  * then `Topic.unsynced` holds back whoever reads that topic, so nothing is shown that a power cut could take.
  */
-import { ApiError } from "../contract/errors.ts";
+import { ApiError, readOnly } from "../contract/errors.ts";
 import { isFull, isIoError, type Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import { type Command, type Outcome, topicOf } from "./commands.ts";
@@ -141,6 +141,7 @@ export class Commits {
     const name = topicOf(command);
     const topic = name === undefined ? undefined : this.#catalog.find(name);
     if (topic?.damaged && command.kind !== "delete_topic") throw topic.damaged;
+    if (topic?.isReserved && !writesReserved(command)) throw readOnly(topic.name);
     if (this.#closed) throw notStored();
     if (this.#queue.length >= WAITING_MAX) {
       this.#refused++;
@@ -366,6 +367,9 @@ export class Commits {
 const setsUp = ({ kind }: Command): boolean =>
   kind === "put_topic" || kind === "delete_topic" || kind === "put_router" || kind === "delete_router";
 
+/** Whether a command may be about a topic that no client can change. */
+const writesReserved = ({ kind }: Command): boolean => kind === "accept_events" || kind === "sweep";
+
 /** Whether a command changes leases only. Jobs that are moved to dead letters are few. */
 const isOfLeases = ({ kind }: Command): boolean =>
   kind === "claim" || kind === "nack" || kind === "extend" || kind === "release" || kind === "sweep";
@@ -375,8 +379,9 @@ const needsSync = ({ toSync }: Answer): boolean => toSync.settings || toSync.top
 const notStored = (): ApiError => new ApiError("internal", {}, "the change could not be stored");
 
 function recordBytesOf(command: Command): number {
-  if (command.kind !== "append") return 0;
   let bytes = 0;
+  if (command.kind === "accept_events") for (const { text } of command.events) bytes += text.length;
+  if (command.kind !== "append") return bytes;
   for (const record of command.records) bytes += record.bytes;
   return bytes;
 }

@@ -4,6 +4,7 @@ import type { Store } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { Catalog, emptied } from "./catalog.ts";
 import { Commits } from "./commit.ts";
+import { type FeedSettings, Network } from "./feeds/network.ts";
 import { type Figures, figuresOf, type TopicFigures } from "./figures.ts";
 import { Forwarder } from "./forwarder.ts";
 import type { EngineLimits, Group } from "./group.ts";
@@ -20,6 +21,7 @@ import { Watch, type WatchLimits } from "./watch.ts";
 export interface EngineOptions {
   readonly store: Store;
   readonly limits: EngineLimits & WatchLimits;
+  readonly feeds: FeedSettings;
   /** Ms since the Unix epoch. */
   readonly now: () => number;
   /** A transaction failed. `broken`: the medium did, and the process must end. */
@@ -34,6 +36,7 @@ export class Engine implements Disposable {
   readonly queues: Queues;
   readonly routers: Routers;
   readonly watch: Watch;
+  readonly network: Network;
   readonly #store: Store;
   readonly #catalog: Catalog;
   readonly #commits: Commits;
@@ -42,7 +45,7 @@ export class Engine implements Disposable {
   readonly #forwarder: Forwarder;
   readonly #now: () => number;
 
-  constructor({ store, limits, now, failed, unexpected }: EngineOptions) {
+  constructor({ store, limits, feeds, now, failed, unexpected }: EngineOptions) {
     const bell = new Bell();
     this.#store = store;
     // Seqs may be given out again, so readers must be able to tell.
@@ -57,6 +60,7 @@ export class Engine implements Disposable {
         this.#forwarder.committed(group);
         this.queues.committed(group);
         this.watch.committed(group);
+        this.network.committed(group);
         ring(bell, group);
       },
       undone: (group) => this.queues.undone(group),
@@ -71,6 +75,7 @@ export class Engine implements Disposable {
     this.queues = new Queues(this.topics, this.#commits, this.#forwarder, now);
     this.routers = new Routers(this.#routerSet, this.#commits, this.#forwarder);
     this.watch = new Watch(this.topics, reading, limits, now);
+    this.network = new Network(store, this.topics, this.#commits, feeds, now);
     // Leases that have outlived a restart count from the start.
     for (const slot of store.jobs.slots()) this.#catalog.inSlot(slot);
   }
@@ -100,6 +105,7 @@ export class Engine implements Disposable {
   /** Carries out what is waiting, and notes where topics in memory stand. The store stays open. */
   [Symbol.dispose](): void {
     this.watch[Symbol.dispose]();
+    this.network[Symbol.dispose]();
     this.#reclaimer[Symbol.dispose]();
     this.#forwarder[Symbol.dispose]();
     this.#commits.close();

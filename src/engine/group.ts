@@ -13,6 +13,7 @@ import type { RouterProgress } from "../store/routers.ts";
 import type { Store } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import { keepsLeases } from "./config.ts";
+import type { FeedEvent } from "./feeds/event.ts";
 import { Jobs } from "./jobs.ts";
 import type { Router, RouterSet } from "./routerset.ts";
 import { Topic } from "./topic.ts";
@@ -54,6 +55,10 @@ export class Group {
   readonly #routersBefore = new Map<string, Router | undefined>();
   /** Topics that have grown, for those who wait for that, and the records they have got. */
   readonly appended = new Map<Topic, Appendix[]>();
+  /** Events that are new in the feed log. */
+  readonly accepted: FeedEvent[] = [];
+  /** Whether there is more to be forgotten of peers. */
+  hasRetired = false;
   readonly #used = new Map<Topic, Used>();
   #settingsChanged = false;
 
@@ -173,7 +178,7 @@ export class Group {
       jobs: config.type === "queue" ? new Jobs() : undefined,
     });
     this.store.disk.logs.put(row.slot, topic.log);
-    this.store.topics.count(config, 1);
+    if (!topic.isReserved) this.store.topics.count(config, 1);
     this.catalog.add(topic);
     this.#created.add(topic);
     this.#settingsChanged = true;
@@ -272,6 +277,7 @@ export class Group {
       return;
     }
     for (const [topic, { state }] of this.#touched) {
+      if (topic.isReserved) continue;
       if (!this.#created.has(topic)) census.leave(state.config, state.log);
       if (!topic.deleted) census.enter(topic.config, topic.log);
     }
@@ -295,7 +301,8 @@ export class Group {
 
   #totalBytes(): number {
     let { bytes } = this.catalog.census;
-    for (const [topic, { state }] of this.#touched) bytes += bytesOf(topic) - state.log.bytes;
+    for (const [topic, { state }] of this.#touched)
+      if (!topic.isReserved) bytes += bytesOf(topic) - state.log.bytes;
     return bytes;
   }
 }

@@ -26,6 +26,7 @@ import type { Bell } from "./bell.ts";
 import type { Counted, RecordsRemoved } from "./commands.ts";
 import type { Commits } from "./commit.ts";
 import { addByBlock, DELETE_AT_ONCE_MAX } from "./deletion.ts";
+import { InTurn } from "./inturn.ts";
 import { liveUpTo, type Tally, taggedRows } from "./live.ts";
 import { Pace } from "./pace.ts";
 import { type Run, sizeOf, type Window } from "./reader.ts";
@@ -54,8 +55,8 @@ export class Log {
   readonly #reading: Reading;
   readonly #bell: Bell;
   readonly #now: () => number;
-  /** The last delete by tag of each topic that has one going. */
-  readonly #deleting = new Map<string, Promise<unknown>>();
+  /** Deletes by tag of one topic run one after another. */
+  readonly #deletes = new InTurn();
 
   constructor(topics: Topics, commits: Commits, reading: Reading, bell: Bell, now: () => number) {
     this.#topics = topics;
@@ -140,7 +141,7 @@ export class Log {
     const removed =
       match === null
         ? await this.#deleteBefore(topic, before!)
-        : await this.#inTurn(topic, () =>
+        : await this.#deletes.run(topic, () =>
             this.#deleteTagged(topic, tagRange(inFull(match, "match")), before ?? SAFE_INTEGER_MAX),
           );
     const { deleted, earliest: earliest_seq, head: head_seq, count, bytes } = removed;
@@ -166,17 +167,6 @@ export class Log {
     const command = { kind: "delete_tagged" as const, topic: name, epoch, range, upTo, now: this.#now() };
     const { outcome } = await this.#commits.submit(counted ? { ...command, counted } : command);
     return outcome;
-  }
-
-  /** Deletes by tag of one topic run one after another. */
-  async #inTurn<T>(topic: string, work: () => Promise<T>): Promise<T> {
-    const turn = (this.#deleting.get(topic) ?? Promise.resolve()).then(work, work);
-    this.#deleting.set(topic, turn);
-    try {
-      return await turn;
-    } finally {
-      if (this.#deleting.get(topic) === turn) this.#deleting.delete(topic);
-    }
   }
 }
 

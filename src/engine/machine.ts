@@ -8,6 +8,8 @@ import { append } from "./append.ts";
 import { claim } from "./claims.ts";
 import type { Command, Outcome } from "./commands.ts";
 import { deleteBefore, deleteTagged } from "./deletion.ts";
+import { acceptEvents } from "./feeds/accept.ts";
+import { meetPeer, noteSent } from "./feeds/acquaintance.ts";
 import { forward } from "./forward.ts";
 import type { Group } from "./group.ts";
 import { ack, extend, nack, release } from "./leases.ts";
@@ -49,5 +51,11 @@ export function apply(group: Group, command: Command): Outcome<Command> {
       return deleteRouter(group, command);
     case "forward":
       return forward(group, command);
+    case "accept_events":
+      return acceptEvents(group, command);
+    case "meet_peer":
+      return meetPeer(group, command);
+    case "note_sent":
+      return noteSent(group, command);
   }
 }

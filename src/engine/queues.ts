@@ -1,5 +1,5 @@
 /** What workers do with queues: claim jobs or have them pushed, finish them, give them back, keep them. */
-import { ApiError, invalid } from "../contract/errors.ts";
+import { ApiError, invalid, readOnly } from "../contract/errors.ts";
 import {
   CLAIM_JOBS_MAX,
   HELD_SEQS_MAX,
@@ -232,6 +232,7 @@ export class Queues {
 
   #queue(name: string): Topic {
     const topic = this.#topics.existing(name);
+    if (topic.isReserved) throw readOnly(name);
     if (topic.jobs === undefined) throw new ApiError("not_a_queue", { topic: name });
     return topic;
   }

@@ -62,6 +62,11 @@ export class Topic {
     this.jobs = attached.jobs;
   }
 
+  /** Whether it belongs to the server: nobody else can change it, and no sum counts it. */
+  get isReserved(): boolean {
+    return this.name.startsWith("_");
+  }
+
   /** The highest seq lost against the readers' will: below it they get a tombstone. */
   get evictFloor(): number {
     return Math.max(this.log.capFloor, this.log.ttlFloor);

@@ -23,11 +23,15 @@ export interface AdmissionOptions {
   readonly limits: AdmissionLimits;
   /** Whether health and readiness need a key, too. */
   readonly probeAuth: boolean;
+  /** Whether feeds need none. */
+  readonly feedPublic: boolean;
 }
 
 const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
 /** Holds no data. A browser opens it before it can present a key. */
 const DOCUMENTATION = /^\/swagger(?:\/|$)/;
+const FEEDS = /^\/api\/topic\//;
+const PEERS = /^\/api\/peer\//;
 /** Streams that a browser opens, which cannot send headers there. */
 const TOKEN_PATHS = /^\/v0\/(?:(watch)\/[^/]+|topics\/[^/]+\/(?:work|stream))$/;
 const BEARER = /^bearer(?:[ \t]+(.*?))?[ \t]*$/i;
@@ -37,15 +41,17 @@ export class Admission {
   readonly #tokens: Tokens;
   readonly #limits: AdmissionLimits;
   readonly #probeAuth: boolean;
+  readonly #feedPublic: boolean;
   #draining = false;
   #requests = 0;
   #bodyBytes = 0;
 
-  constructor({ keys, tokens, limits, probeAuth }: AdmissionOptions) {
+  constructor({ keys, tokens, limits, probeAuth, feedPublic }: AdmissionOptions) {
     this.#keys = keys;
     this.#tokens = tokens;
     this.#limits = limits;
     this.#probeAuth = probeAuth;
+    this.#feedPublic = feedPublic;
   }
 
   /** Requests that run, and bytes of bodies that they hold. */
@@ -53,8 +59,9 @@ export class Admission {
     return { requests: this.#requests, bodyBytes: this.#bodyBytes };
   }
 
-  get bodyBytesMax(): number {
-    return this.#limits.bodyBytesMax;
+  /** What the body of a request may hold. */
+  bodyBytesMaxOf(request: Request): number {
+    return Math.min(this.#limits.bodyBytesMax, callOf(request).bodyBytesMax);
   }
 
   get draining(): boolean {
@@ -82,7 +89,10 @@ export class Admission {
     if (this.#draining) throw new ApiError("shutting_down", {});
     if (this.#keys.count === 0) return;
     const call = callOf(request);
-    if (this.#isOpen(pathOf(request.url))) {
+    const path = pathOf(request.url);
+    // Peers show something else, where their requests are carried out.
+    if (PEERS.test(path) || (this.#feedPublic && FEEDS.test(path))) return;
+    if (this.#isOpen(path)) {
       call.caller = nobody;
       return;
     }
@@ -120,8 +130,8 @@ export class Admission {
   }
 
   /** Throws `payload_too_large` for a body of that many bytes. */
-  allowBody(bytes: number): void {
-    if (bytes > this.#limits.bodyBytesMax) throw new ApiError("payload_too_large", {});
+  allowBody(request: Request, bytes: number): void {
+    if (bytes > this.bodyBytesMaxOf(request)) throw new ApiError("payload_too_large", {});
   }
 
   /**
@@ -132,7 +142,7 @@ export class Admission {
   holdBody(request: Request, bytes: number): void {
     const call = callOf(request);
     const { bodyBytesInFlightMax: max } = this.#limits;
-    this.allowBody(call.bodyBytes + bytes);
+    this.allowBody(request, call.bodyBytes + bytes);
     const { usage } = call.caller;
     const isFull = (held: number, most: number) => most > 0 && held > call.bodyBytes && held + bytes > most;
     if (isFull(this.#bodyBytes, max) || (call.admitted && isFull(usage.bodyBytes, max / 2))) {
@@ -155,12 +165,18 @@ interface Presented {
 }
 
 function presentedBy(request: Request): Presented | undefined {
-  const header = request.headers.get("authorization") ?? "";
-  const bearer = BEARER.exec(header);
-  const token = header.startsWith("Bearer") ? undefined : tokenIn(request);
+  const isBearer = request.headers.get("authorization")?.startsWith("Bearer");
+  const token = isBearer ? undefined : tokenIn(request);
   if (token) return { secret: Buffer.from(token), token };
+  const secret = bearerIn(request);
+  return secret && { secret };
+}
+
+/** The secret that the header of a request shows. */
+export function bearerIn(request: Request): Uint8Array | undefined {
+  const [, secret] = BEARER.exec(request.headers.get("authorization") ?? "") ?? [];
   // Header values are bytes, one a character.
-  return bearer?.[1] ? { secret: Buffer.from(bearer[1], "latin1") } : undefined;
+  return secret ? Buffer.from(secret, "latin1") : undefined;
 }
 
 /** The parameter of a stream, where a browser cannot send the header. */

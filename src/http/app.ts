@@ -9,8 +9,10 @@ import { crossOrigin } from "./cors.ts";
 import { documentationRoutes } from "./docs/document.ts";
 import { hidden } from "./docs/operation.ts";
 import { errorReply } from "./errors.ts";
+import { feedRoutes } from "./feeds.ts";
 import { healthRoutes } from "./health.ts";
 import { Metrics, metricsRoutes } from "./metrics.ts";
+import { peerRoutes } from "./peers.ts";
 import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
 import { routerRoutes } from "./routers.ts";
@@ -33,6 +35,8 @@ export interface AppOptions {
   readonly admission: Admission;
   readonly tokens: Tokens;
   readonly streams: Streams;
+  /** What peers have to show; empty where only this machine is let in. */
+  readonly peerToken: string;
   /** Origins of web pages that may use the server; `*` is any. */
   readonly corsOrigins: readonly string[];
   /** PEM texts. */
@@ -46,7 +50,8 @@ const CLIENT_LEFT = 499;
 
 type Handle = (request: Request) => Response | Promise<Response>;
 
-export function createApp({ engine, admission, tokens, streams, corsOrigins, tls, unexpected }: AppOptions) {
+export function createApp(options: AppOptions) {
+  const { engine, admission, tokens, streams, peerToken, corsOrigins, tls, unexpected } = options;
   const started = performance.now();
   const uptimeMs = () => performance.now() - started;
   const metrics = new Metrics(engine, admission, streams, uptimeMs);
@@ -83,7 +88,9 @@ export function createApp({ engine, admission, tokens, streams, corsOrigins, tls
     .use(routerRoutes(engine.routers, admission))
     .use(watchRoutes(engine.watch, admission, streams))
     .use(tokenRoutes(tokens, admission))
-    .use(socketRoutes(engine, admission, streams, unexpected));
+    .use(socketRoutes(engine, admission, streams, unexpected))
+    .use(feedRoutes(engine.network.feeds, admission))
+    .use(peerRoutes(engine.network, peerToken, admission));
   return withHeads(app.use(documentationRoutes(app.routes)));
 }
 

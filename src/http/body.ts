@@ -5,6 +5,7 @@ import type { Static, TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
 import type { Admission } from "./admission.ts";
+import { callOf } from "./call.ts";
 import { Gathering } from "./gathering.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
@@ -40,6 +41,21 @@ export function bodyReader<T extends TSchema>(schema: T, { empty = "untyped" }: 
   };
 }
 
+/** A media type that is JSON, and its parameters. */
+const ANY_JSON = /^application\/(?:[^\s;/]+\+)?json[ \t]*(?:;|$)/i;
+
+/** A reader of bodies of at most so many bytes, of any JSON type, which `decode` makes something of. */
+export function anyJsonReader<T>(decode: (text: string) => T, bytesMax: number) {
+  return async (request: Request, admission: Admission): Promise<T> => {
+    callOf(request).bodyBytesMax = bytesMax;
+    const bytes = await readBytes(request, admission);
+    if (!ANY_JSON.test(request.headers.get("content-type") ?? "")) {
+      throw new ApiError("unsupported_media_type", {});
+    }
+    return decode(toText(bytes));
+  };
+}
+
 function toText(bytes: Uint8Array): string {
   try {
     return utf8.decode(bytes);
@@ -50,7 +66,7 @@ function toText(bytes: Uint8Array): string {
 
 async function readBytes(request: Request, admission: Admission): Promise<Uint8Array> {
   const length = contentLength(request);
-  if (length !== undefined) admission.allowBody(length);
+  if (length !== undefined) admission.allowBody(request, length);
   const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
   if (coding === "gzip" || coding === "x-gzip")
     return readPieces(inflated(request, admission), request, admission);
@@ -74,7 +90,7 @@ async function readPieces(
   request: Request,
   admission: Admission,
 ): Promise<Uint8Array> {
-  const bytes = new Gathering(admission.bodyBytesMax);
+  const bytes = new Gathering(admission.bodyBytesMaxOf(request));
   for await (const piece of pieces) {
     admission.holdBody(request, piece.length);
     bytes.add(piece);
@@ -88,7 +104,7 @@ async function* received(request: Request, admission: Admission): AsyncGenerator
   let length = 0;
   for await (const chunk of request.body ?? []) {
     length += chunk.length;
-    admission.allowBody(length);
+    admission.allowBody(request, length);
     if (performance.now() - start > patienceMs(length)) throw tooSlow();
     yield chunk;
   }

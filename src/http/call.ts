@@ -12,6 +12,8 @@ export class Call {
   tokenHolder: Caller | undefined;
   /** Whether it counts among its caller's requests. */
   admitted = false;
+  /** What its body may hold, where that is less than others may. */
+  bodyBytesMax = Number.POSITIVE_INFINITY;
   /** Bytes of its body that it holds, after inflating. */
   bodyBytes = 0;
   /** Whether its answer is a stream, which may be silent for longer than others. */

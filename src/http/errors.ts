@@ -1,6 +1,7 @@
 /** The one place that catches: every failure becomes the contract's envelope. */
 import { ApiError, type ErrorCode, type ErrorDetail } from "../contract/errors.ts";
 import { reply } from "./reply.ts";
+import { pathOf } from "./target.ts";
 
 const RETRY_AFTER_SECONDS = "1";
 
@@ -28,6 +29,9 @@ function extraHeaders({ status }: ApiError): Record<string, string> {
 
 function envelope(request: Request, error: ApiError, headers: Record<string, string>): Response {
   const { code, message, status } = error;
+  // Feeds have a shape of their own, which says it in words only.
+  if (pathOf(request.url).startsWith("/api/"))
+    return reply(request, { ok: false, error: message }, { status, headers });
   const detail: ErrorDetail<ErrorCode> = error.detail;
   const told = Object.keys(detail).length > 0 ? { code, message, detail } : { code, message };
   return reply(request, { error: told }, { status, headers });

@@ -12,6 +12,10 @@ export class Gathering {
     this.#buffer = new ArrayBuffer(0, { maxByteLength: Math.min(bytesMax, BYTES_MAX) });
   }
 
+  get length(): number {
+    return this.#length;
+  }
+
   add(piece: Uint8Array): void {
     this.#buffer.resize(this.#length + piece.length);
     new Uint8Array(this.#buffer, this.#length).set(piece);

@@ -33,15 +33,20 @@ export function routable(request: Request): Request {
  * stays as it is.
  */
 export function nameIn(request: Request): string {
-  const segment = pathOf(request.url).split("/", 4)[3] ?? "";
-  if (!segment.includes("%")) return segment;
-  const bytes = segment
+  const [, version, , name = ""] = pathOf(request.url).split("/", 4);
+  return version === "v0" ? decoded(name, "path") : "";
+}
+
+/** Throws `invalid_request` for what is not UTF-8. */
+function decoded(text: string, where: "path" | "query"): string {
+  if (!text.includes("%")) return text;
+  const bytes = text
     .split(/(%[0-9A-Fa-f]{2})/)
     .map((part, i) => (i % 2 === 1 ? Buffer.from(part.slice(1), "hex") : Buffer.from(part)));
   try {
     return utf8.decode(Buffer.concat(bytes));
   } catch {
-    throw invalid("the path is not valid UTF-8");
+    throw invalid(`the ${where} is not valid UTF-8`);
   }
 }
 
@@ -103,4 +108,53 @@ export class StrictQuery {
     }
     return Math.min(Number(value), SAFE_INTEGER_MAX);
   }
+}
+
+/** The same for feeds: what is repeated or cannot be understood is `invalid_request`. */
+export class FeedQuery {
+  readonly #query: Query;
+
+  constructor(url: string) {
+    const start = url.indexOf("?");
+    if (start >= 0) decoded(url.slice(start + 1).replaceAll("+", " "), "query");
+    this.#query = new Query(url);
+  }
+
+  text(name: string): string | undefined {
+    const [value, ...more] = this.#query.all(name);
+    if (more.length > 0) throw invalid(`${name} is given twice`);
+    return value;
+  }
+
+  required(name: string): string {
+    return this.text(name) ?? missing(name);
+  }
+
+  /** A whole number in decimal digits; what is above `max` is as good as that. */
+  clamped(name: string, otherwise: number, max: number): number {
+    const value = this.text(name) ?? String(otherwise);
+    if (!/^[0-9]+$/.test(value)) throw invalid(`${name}: expected a whole number`);
+    return Math.min(Number(value), max);
+  }
+
+  /** 0..2^53-1. */
+  natural(name: string): number | undefined {
+    const value = this.text(name);
+    if (value === undefined) return undefined;
+    if (!/^[0-9]+$/.test(value) || BigInt(value) > SAFE_INTEGER_MAX) {
+      throw invalid(`${name}: expected an integer from 0 to 2^53-1`);
+    }
+    return Number(value);
+  }
+
+  flag(name: string): boolean | undefined {
+    const value = this.text(name);
+    if (value === undefined) return undefined;
+    if (value !== "true" && value !== "false") throw invalid(`${name}: expected true or false`);
+    return value === "true";
+  }
+}
+
+function missing(name: string): never {
+  throw invalid(`${name} is required`);
 }

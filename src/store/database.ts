@@ -9,12 +9,13 @@ import init from "./migrations/0001_init.sql" with { type: "text" };
 import kinds from "./migrations/0002_kinds.sql" with { type: "text" };
 import queuesAndRouters from "./migrations/0003_queues_and_routers.sql" with { type: "text" };
 import secrets from "./migrations/0004_secrets.sql" with { type: "text" };
+import feeds from "./migrations/0005_feeds.sql" with { type: "text" };
 
 /** Older versions can corrupt a database whose checkpoints run on another connection. */
 const SQLITE_VERSION_MIN = "3.51.3";
 
 /** Schema steps, oldest first. A released step never changes; add the next one. */
-const migrations = [init, kinds, queuesAndRouters, secrets];
+const migrations = [init, kinds, queuesAndRouters, secrets, feeds];
 
 const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_KEPT = 64 * 1024 * 1024;

@@ -1,6 +1,7 @@
 /** One row per topic: where its log stands. */
 import type { Database, Statement } from "bun:sqlite";
 import type { Schema } from "./database.ts";
+import { isReserved } from "./topics.ts";
 
 /** The state of a log. Floors are the highest seq each kind of removal has reached, 0 at first. */
 export interface LogState {
@@ -76,7 +77,10 @@ export class Logs {
     );
     this.#get = db.prepare(`SELECT checksum, ${columns} FROM ${table} WHERE slot = ?`);
     this.#delete = db.prepare(`DELETE FROM ${table} WHERE slot = ?`);
-    this.#sums = db.prepare(`SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM ${table}`);
+    this.#sums = db.prepare(
+      `SELECT ifnull(sum(count), 0), ifnull(sum(bytes), 0) FROM ${table}
+       WHERE slot NOT IN (SELECT slot FROM main.topics WHERE ${isReserved})`,
+    );
     this.#unreclaimed = db.prepare(`SELECT slot FROM ${table} WHERE reclaimed_seq < earliest_seq - 1`);
   }
 
@@ -98,7 +102,7 @@ export class Logs {
     this.#delete.run(slot);
   }
 
-  /** Live records of all topics, and what they count for. */
+  /** Live records of all topics that are not reserved, and what they count for. */
   sums(): { count: number; bytes: number } {
     const [[count, bytes]] = this.#sums.values() as [[number, number]];
     return { count, bytes };

@@ -12,3 +12,7 @@ export function secretOf(db: Database, name: string): Uint8Array {
   ];
   return bytes;
 }
+
+export function forgetSecret(db: Database, name: string): void {
+  db.prepare("DELETE FROM main.secrets WHERE name = ?1").run(name);
+}

@@ -8,6 +8,7 @@ import { dirname, join, resolve } from "node:path";
 import { Blocks } from "./blocks.ts";
 import { type CheckpointEvents, Checkpoints } from "./checkpoints.ts";
 import { openDatabase, type Schema } from "./database.ts";
+import { FeedTables } from "./feeds/feeds.ts";
 import { Jobs } from "./jobs.ts";
 import { Keys } from "./keys.ts";
 import { DirectoryLock } from "./lock.ts";
@@ -15,7 +16,7 @@ import { Logs } from "./logs.ts";
 import { moveRows } from "./move.ts";
 import { Records } from "./records.ts";
 import { Routers } from "./routers.ts";
-import { secretOf } from "./secrets.ts";
+import { forgetSecret, secretOf } from "./secrets.ts";
 import { noSyncs, type SyncFigures, Syncs } from "./syncs.ts";
 import { TagDeletes } from "./tagdeletes.ts";
 import { Topics } from "./topics.ts";
@@ -72,6 +73,7 @@ export class Store implements Disposable {
   readonly topics: Topics;
   readonly routers: Routers;
   readonly jobs: Jobs;
+  readonly feeds: FeedTables;
   readonly disk: Shelf;
   readonly memory: Shelf;
   readonly #db: Database;
@@ -101,6 +103,7 @@ export class Store implements Disposable {
     this.topics = new Topics(db);
     this.routers = new Routers(db);
     this.jobs = new Jobs(db);
+    this.feeds = new FeedTables(db);
     this.disk = new Shelf(db, "main");
     this.memory = new Shelf(db, "memory");
     this.#begin = db.prepare("BEGIN IMMEDIATE");
@@ -142,6 +145,11 @@ export class Store implements Disposable {
   /** Random bytes of that name, which stay the same for this data directory. */
   secret(name: string): Uint8Array {
     return this.transaction(() => secretOf(this.#db, name));
+  }
+
+  /** The next time other bytes are made of that name. */
+  forgetSecret(name: string): void {
+    forgetSecret(this.#db, name);
   }
 
   get figures(): StoreFigures {

@@ -3,6 +3,9 @@ import type { Database, Statement } from "bun:sqlite";
 import type { Durability, TopicType } from "../contract/topics.ts";
 import { SLOT_MAX } from "./records.ts";
 
+/** Names that no client can give belong to the server, and no list or sum shows them. */
+export const isReserved = "name GLOB '[_]*'";
+
 export interface TopicRow {
   readonly slot: number;
   readonly epoch: number;
@@ -46,14 +49,14 @@ export class Topics {
     this.#get = db.prepare(`SELECT ${columns} FROM topics WHERE name = ?`);
     this.#getSlot = db.prepare(`SELECT ${columns} FROM topics WHERE slot = ?`);
     this.#names = db.prepare(
-      "SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 ORDER BY name LIMIT ?4",
+      `SELECT name FROM topics WHERE name > ?1 AND name >= ?2 AND name < ?3 AND NOT ${isReserved} ORDER BY name LIMIT ?4`,
     );
     this.#kinds = db.prepare("SELECT type, durability, topics FROM kinds");
     this.#forgetKinds = db.prepare("DELETE FROM kinds");
     this.#countKinds = db.prepare(`
       INSERT INTO kinds
       SELECT ifnull(config ->> 'type', 'log') AS type, ifnull(config ->> 'durability', 'disk') AS durability, count(*)
-      FROM (SELECT iif(json_valid(config), config, '{}') AS config FROM topics)
+      FROM (SELECT iif(json_valid(config), config, '{}') AS config FROM topics WHERE NOT ${isReserved})
       GROUP BY type, durability
     `);
     this.#count = db.prepare(

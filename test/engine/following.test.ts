@@ -41,7 +41,8 @@ function openAt(clock: { now: number }) {
   const limits = { topicsMax: 0, routersMax: 0, totalBytesMax: 0, watchSessionsMax: 0, heartbeatMsMin: 1000 };
   const failures: unknown[] = [];
   const fail = (error: unknown) => failures.push(error);
-  const options = { store, limits, now: () => clock.now, failed: fail, unexpected: fail };
+  const feeds = { nodeSeed: "", networkId: "", strict: false };
+  const options = { store, limits, feeds, now: () => clock.now, failed: fail, unexpected: fail };
   const engine = parts.use(new Engine(options));
   return { store, engine, failures, [Symbol.dispose]: () => parts.dispose() };
 }

@@ -17,8 +17,9 @@ const allowed: Record<string, readonly string[]> = {
 const packages: Record<string, readonly string[]> = {
   contract: ["@sinclair/typebox"],
   store: ["bun:sqlite", "node:fs", "node:path", "node:util"],
-  engine: ["lru-cache"],
+  engine: ["lru-cache", "node:crypto"],
   http: [
+    "bun",
     "elysia",
     "@elysiajs/cors",
     "@elysiajs/swagger",

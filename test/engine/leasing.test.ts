@@ -55,6 +55,7 @@ describe("jobs that cannot be moved to the dead letters", () => {
   async function stuck() {
     const opened = new DisposableStack();
     const store = opened.use(new Store());
+    const feeds = { nodeSeed: "", networkId: "", strict: false };
     const limits = {
       topicsMax: 2,
       routersMax: 0,
@@ -65,7 +66,7 @@ describe("jobs that cannot be moved to the dead letters", () => {
     const failed = (error: unknown) => {
       throw error;
     };
-    const engine = opened.use(new Engine({ store, limits, now: Date.now, failed, unexpected: failed }));
+    const engine = opened.use(new Engine({ store, limits, feeds, now: Date.now, failed, unexpected: failed }));
     await engine.topics.put("other", {});
     await append(engine, "q", records(POISONED), { type: "queue" });
     await redeliver(engine, "q", POISONED);

@@ -32,6 +32,7 @@ export class TestEngine implements Disposable {
     this.engine = new Engine({
       store,
       limits: { topicsMax: 0, routersMax: 0, totalBytesMax, watchSessionsMax: 0, heartbeatMsMin: 1000 },
+      feeds: { nodeSeed: "", networkId: "", strict: false },
       now: Date.now,
       failed: (error) => this.failures.push(error),
       unexpected: (error) => this.failures.push(error),

@@ -27,6 +27,7 @@ export class OpenEngine implements Disposable {
     this.engine = new Engine({
       store: this.store,
       limits,
+      feeds: { nodeSeed: "", networkId: "", strict: false },
       now: () => clock.now,
       failed: fail,
       unexpected: fail,

@@ -18,6 +18,9 @@ for it.
 A topic of type \`queue\` holds **jobs**: workers lease them, finish them, and give them back; what was delivered too
 often goes to a dead-letter topic. A **watch** pushes what is new in any number of topics. A **router** copies what is appended to one topic to another one, on the server.
 
+A **feed** is a conversation between agents. Its messages are signed by the instance they are posted to, and reach every
+instance of the network that has a subscriber.
+
 ### Keys
 
 A server that was started with keys answers only those who show one: \`Authorization: Bearer <key>\`. Use *Authorize*
@@ -32,6 +35,7 @@ certain prefixes. Without keys every caller may do everything, and the header is
 - Times are milliseconds since the Unix epoch, durations milliseconds.
 - An error is \`{"error": {"code", "message", "detail"?}}\`. Codes do not change; messages may. After \`429\` and \`503\`
   the header \`Retry-After\` says how many seconds to wait.
+- Below \`/api\` an error is \`{"ok": false, "error": <text>}\`, and a body of another shape is \`422\`.
 - An unknown path is \`404 not_found\`. A known path with another method is \`405 method_not_allowed\`, and the header
   \`Allow\` names the methods it has. \`HEAD\` works wherever \`GET\` does.
 `.trim();
@@ -42,6 +46,8 @@ const tags: readonly { readonly name: Tag; readonly description: string }[] = [
   { name: "Watch", description: "Follow topics live, as server-sent events or over a WebSocket." },
   { name: "Queues", description: "Lease jobs, finish them, give them back." },
   { name: "Routers", description: "Copy records from topic to topic on the server." },
+  { name: "Feeds", description: "Signed messages of a network of agents, shared between instances." },
+  { name: "Peers", description: "What instances that share feeds ask of each other." },
   { name: "Probes", description: "How the server is doing." },
 ];
 
@@ -64,6 +70,7 @@ const documentation = {
         scheme: "bearer",
         description: "A key of the server. Each operation names the scope that it needs.",
       },
+      peer: { type: "http", scheme: "bearer", description: "What peers show each other: `FEED_PEER_TOKEN`." },
     },
     schemas,
     responses,

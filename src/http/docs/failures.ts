@@ -1,8 +1,9 @@
 /** The error answers of the document, from the table of all errors. */
 import { envelope } from "../../contract/envelope.ts";
 import { type ErrorCode, type ErrorDetail, errors } from "../../contract/errors.ts";
+import { FeedFailure } from "../../contract/feeds.ts";
 import { IDEMPOTENCY_KEY_BYTES_MAX } from "../../contract/limits.ts";
-import { name } from "./naming.ts";
+import { answer, name, ref } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
 
 type Failures = {
@@ -58,6 +59,9 @@ const failures: Failures = {
     when: "The content type is not `application/json`, or the content encoding is neither `gzip` nor `identity`.",
     detail: {},
   },
+  unprocessable: { when: "The body is JSON of another shape; the message says where.", detail: {} },
+  network_mismatch: { when: "The instances are of different networks.", detail: {} },
+  control_busy: { when: "Too many peers ask at once. Try again later.", detail: {} },
   topic_full: {
     when: "The topic rejects writes beyond its caps, and is full.",
     detail: { topic: "orders.eu", cap_records: 3, cap_bytes: 0, head_seq: 4, earliest_seq: 2 },
@@ -76,6 +80,11 @@ const failures: Failures = {
 const codes = Object.keys(errors) as ErrorCode[];
 
 for (const code of codes) name(envelope(code), schemaName(code), failures[code].when);
+
+answer(FeedFailure, "FeedFailure", "Why a request about feeds has failed.", {
+  ok: "Always false.",
+  error: "What is wrong, in words.",
+});
 
 /** `TopicNotFoundError` for `topic_not_found`. */
 function schemaName(code: ErrorCode): string {
@@ -118,6 +127,31 @@ export function failureResponses(possible: readonly ErrorCode[]): Record<string,
     ]),
   );
 }
+
+/** The answers to a request about feeds that may fail with `possible`: in words, whatever it is. */
+export function feedFailureResponses(possible: readonly ErrorCode[]): Record<string, JsonSchema> {
+  const byStatus = Object.groupBy(new Set(possible), (code) => errors[code].status);
+  const answers = Object.entries(byStatus).map(([status, group = []]) => [
+    status,
+    {
+      description: group.map((code) => failures[code].when).join("\n\n"),
+      ...(headers[Number(status)] && { headers: headers[Number(status)] }),
+      content: {
+        "application/json": {
+          schema: ref(FeedFailure),
+          examples: Object.fromEntries(group.map((code) => [code, { value: feedExample(code) }])),
+        },
+      },
+    },
+  ]);
+  return Object.fromEntries(answers);
+}
+
+const feedExample = (code: ErrorCode): object => ({
+  ok: false,
+  error: (errors[code].message as (detail: unknown) => string)(failures[code].detail),
+  performance: { server_total_ms: 0.04 },
+});
 
 /** `components/responses` of the document. */
 export const responses: Record<string, JsonSchema> = Object.fromEntries(

@@ -4,14 +4,15 @@ import type { DocumentDecoration } from "elysia";
 import type { ErrorCode } from "../../contract/errors.ts";
 import { PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, ROUTER_NAME, TOPIC_NAME } from "../../contract/limits.ts";
 import type { Scope } from "../keys.ts";
-import { failureResponses } from "./failures.ts";
+import { failureResponses, feedFailureResponses } from "./failures.ts";
 import { ref } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
+import "./feedshapes.ts";
 import "./shapes.ts";
 import "./watchshapes.ts";
 import "./workshapes.ts";
 
-export type Tag = "Topics" | "Records" | "Watch" | "Queues" | "Routers" | "Probes";
+export type Tag = "Topics" | "Records" | "Watch" | "Queues" | "Routers" | "Feeds" | "Peers" | "Probes";
 
 /** Examples by what they show. */
 type Examples = Readonly<Record<string, unknown>>;
@@ -73,6 +74,33 @@ function detailOf(said: Operation): DocumentDecoration {
     ...said.extensions,
   } as object;
 }
+
+/** The same for a feed's operation, which fails in words only. */
+export function feedOperation(said: Omit<Operation, "tag" | "key">): ReturnType<typeof operation> {
+  return ofFeeds({ ...said, tag: "Feeds" }, [
+    ...failuresOf({ ...said, tag: "Feeds" }),
+    ...withFeedBody(said),
+  ]);
+}
+
+/** What one instance asks of another, which shows a token of its own. */
+export function peerOperation(said: Omit<Operation, "tag" | "key" | "scope">): ReturnType<typeof operation> {
+  const key =
+    "Needs the token that is configured for peers; where none is, only programs on the same machine are let in.";
+  const possible = [...failuresOf({ ...said, tag: "Peers" }), "forbidden" as const];
+  const { detail } = ofFeeds({ ...said, tag: "Peers", key }, possible);
+  return { detail: { ...detail, security: [{}, { peer: [] }] } };
+}
+
+function ofFeeds(said: Operation, possible: readonly ErrorCode[]): ReturnType<typeof operation> {
+  const { detail, ...route } = operation(said);
+  const replies = Object.entries(said.replies).map(([status, reply]) => [status, response(reply)]);
+  const responses = { ...Object.fromEntries(replies), ...feedFailureResponses(possible) };
+  return { ...route, detail: { ...detail, responses } };
+}
+
+const withFeedBody = ({ body }: Pick<Operation, "body">): ErrorCode[] =>
+  body ? ["unprocessable"] : ["invalid_request"];
 
 /** For a route that the document leaves out: a `HEAD` is what its `GET` is, without a body. */
 export const hidden: DocumentDecoration = { hide: true };

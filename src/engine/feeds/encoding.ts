@@ -1,0 +1,66 @@
+/**
+ * The one spelling of a JSON value that ids and signatures are made of: compact, keys sorted by their UTF-8 bytes,
+ * numbers as ECMAScript prints them (after RFC 8785, which sorts by UTF-16 units). Of equal keys the last counts.
+ */
+import { createHash } from "node:crypto";
+import { invalid } from "../../contract/errors.ts";
+import { SAFE_INTEGER_MAX } from "../../contract/limits.ts";
+
+/** From here on numbers are printed with an exponent, so that nobody takes them for integers. */
+const PRINTED_WITH_EXPONENT = 1e21;
+/** UTF-8 and UTF-16 sort alike below the surrogates. */
+const ABOVE_SURROGATES = /[\ud800-\uffff]/;
+const INTEGER = /^-?[0-9]+$/;
+
+/** The spelling of valid JSON text. Throws `invalid_request` for integers that others could not read exactly. */
+export function canonical(json: string): string {
+  let value: unknown = JSON.parse(json);
+  if (holdsLarge(value)) value = JSON.parse(json, refuseRounded);
+  return encode(value);
+}
+
+function encode(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(encode).join(",")}]`;
+  if (typeof value === "object" && value !== null) {
+    const object = value as Record<string, unknown>;
+    const members = sorted(Object.keys(object)).map((key) => `${JSON.stringify(key)}:${encode(object[key])}`);
+    return `{${members.join(",")}}`;
+  }
+  if (typeof value === "number" && isRounded(value)) throw tooLarge(String(value));
+  return JSON.stringify(value);
+}
+
+const sorted = (keys: string[]): string[] =>
+  keys.some((key) => ABOVE_SURROGATES.test(key))
+    ? keys.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)))
+    : keys.sort();
+
+/** Whether a number is printed as an integer that a double cannot tell from its neighbours. */
+const isRounded = (value: number): boolean =>
+  Number.isInteger(value) && Math.abs(value) > SAFE_INTEGER_MAX && Math.abs(value) < PRINTED_WITH_EXPONENT;
+
+/** Whether a number is so large that only its source tells whether it was meant as an integer. */
+const holdsLarge = (value: unknown): boolean =>
+  typeof value === "number"
+    ? Math.abs(value) >= PRINTED_WITH_EXPONENT
+    : typeof value === "object" && value !== null && Object.values(value).some(holdsLarge);
+
+/** A reviver of `JSON.parse`. https://tc39.es/proposal-json-parse-with-source/ has no type yet. */
+function refuseRounded(_key: string, value: unknown, context?: { source?: string }): unknown {
+  const source = context?.source ?? "";
+  const isLarge = typeof value === "number" && Math.abs(value) >= PRINTED_WITH_EXPONENT;
+  if (isLarge && INTEGER.test(source)) throw tooLarge(source);
+  return value;
+}
+
+const tooLarge = (number: string) =>
+  invalid(`the integer ${number} is beyond 2^53-1, so others could not read it exactly`);
+
+/** Hexadecimal SHA-256 of a text. */
+export const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
+
+/** An object of members that are encoded already, in this order. Undefined ones are left out. */
+export const object = (members: Readonly<Record<string, string | undefined>>): string =>
+  `{${Object.entries(members)
+    .flatMap(([name, value]) => (value === undefined ? [] : `"${name}":${value}`))
+    .join(",")}}`;

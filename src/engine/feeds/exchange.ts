@@ -1,0 +1,199 @@
+/** What other instances ask of this one: to take events, and to give those it has. */
+import { ApiError, invalid } from "../../contract/errors.ts";
+import {
+  BACKFILL_EVENTS_DEFAULT,
+  BACKFILL_EVENTS_MAX,
+  FEED_LOG,
+  HEAD_EVENTS_MAX,
+  KNOWN_EVENTS_MAX,
+  PEER_BYTES_MAX,
+  PUSH_EVENTS_MAX,
+} from "../../contract/limits.ts";
+import type {
+  Backfill,
+  CarriedEvent,
+  EventsPushed,
+  PushEvents,
+  RejectedEvent,
+} from "../../contract/peers.ts";
+import type { EventRow } from "../../store/feeds/events.ts";
+import type { FeedTables } from "../../store/feeds/feeds.ts";
+import type { LaneName } from "../../store/feeds/lanes.ts";
+import type { AcceptEvents, EventsAccepted, PeerLog } from "../commands.ts";
+import type { Commits } from "../commit.ts";
+import type { FeedEvent } from "./event.ts";
+import type { FeedLog } from "./feedlog.ts";
+import { isId } from "./identity.ts";
+import { inspect, isRejected } from "./inspect.ts";
+import type { Scopes } from "./scope.ts";
+
+/** So many events are checked side by side, before others get their turn. */
+const CHECKED_AT_ONCE = 16;
+/** So many rows of a lane are looked at for one page. */
+const ROWS_PER_PAGE = 4 * BACKFILL_EVENTS_MAX;
+
+export interface ExchangeOptions {
+  readonly tables: FeedTables;
+  readonly log: FeedLog;
+  readonly commits: Commits;
+  readonly nodeId: string;
+  readonly networkId: string;
+  readonly strict: boolean;
+  readonly scopes: Scopes;
+  readonly now: () => number;
+}
+
+/** A page of a lane: what is told of it, and its events, each encoded as it is carried. */
+export interface LanePage {
+  readonly head: {
+    readonly ok: true;
+    readonly node_id: string;
+    readonly log_id: string;
+    readonly lane: object;
+    readonly next_from_event_seq: number;
+    readonly head_only: boolean;
+    readonly head_event_ids: readonly string[];
+    readonly more: boolean;
+  };
+  readonly events: readonly string[];
+}
+
+/** What became of events that somebody brought. */
+export interface Taken extends EventsAccepted {
+  readonly rejected: readonly RejectedEvent[];
+}
+
+/** What a signed event is sent as. */
+export const carried = (scope: string, text: string): string =>
+  `{"scope":${JSON.stringify(scope)},"event":${text}}`;
+
+/** Since the start. */
+export interface ExchangeFigures {
+  accepted: number;
+  duplicates: number;
+  rejected: number;
+}
+
+export class Exchange {
+  readonly figures: ExchangeFigures = { accepted: 0, duplicates: 0, rejected: 0 };
+  readonly #options: ExchangeOptions;
+
+  constructor(options: ExchangeOptions) {
+    this.#options = options;
+  }
+
+  /** Takes what a peer sends. Throws `invalid_request`, `network_mismatch`, `throttled`. */
+  async push({ from, network_id, log_id, events }: PushEvents): Promise<EventsPushed> {
+    this.#allow(from, network_id);
+    if (log_id.trim() === "") throw invalid("log_id is required");
+    if (events.length === 0 || events.length > PUSH_EVENTS_MAX)
+      throw invalid(`events: 1 to ${PUSH_EVENTS_MAX} are taken at once`);
+    const { accepted, duplicates, head, rejected } = await this.take(events, { nodeId: from, logId: log_id });
+    const { nodeId: node_id, log } = this.#options;
+    return {
+      ok: true,
+      node_id,
+      log_id: log.id,
+      head_seq: head,
+      accepted,
+      duplicates,
+      rejected: [...rejected],
+    };
+  }
+
+  /** Takes events that a peer has brought, in whichever way. `read`: up to where its lane is read with them. */
+  async take(events: readonly CarriedEvent[], from: PeerLog, read?: AcceptEvents["read"]): Promise<Taken> {
+    const { nodeId: self, networkId, strict, scopes, now, commits } = this.#options;
+    const good: FeedEvent[] = [];
+    const rejected: RejectedEvent[] = [];
+    for (let i = 0; i < events.length; i += CHECKED_AT_ONCE) {
+      const some = events.slice(i, i + CHECKED_AT_ONCE);
+      const expected = { networkId, strict, scopes, now: now() };
+      for (const event of await Promise.all(some.map((event) => inspect(event, expected)))) {
+        if (isRejected(event)) rejected.push(event);
+        else good.push(event);
+      }
+    }
+    const { outcome } = await commits.submit({
+      kind: "accept_events",
+      topic: FEED_LOG,
+      events: good,
+      self,
+      // What leads back here is nobody's.
+      from: from.nodeId === self ? undefined : from,
+      read,
+      now: now(),
+    });
+    this.figures.accepted += outcome.accepted;
+    this.figures.duplicates += outcome.duplicates;
+    this.figures.rejected += rejected.length;
+    return { ...outcome, rejected };
+  }
+
+  /** A page of a lane for a peer. Throws `invalid_request`, `network_mismatch`. */
+  async backfill(request: Backfill): Promise<LanePage> {
+    const { from, network_id, lane: asked, from_event_seq: after, head_only = false } = request;
+    const { limit = BACKFILL_EVENTS_DEFAULT, known_event_ids: known = [] } = request;
+    const name = this.#laneOf(asked);
+    if (limit < 1 || limit > BACKFILL_EVENTS_MAX) throw invalid(`limit: 1 to ${BACKFILL_EVENTS_MAX}`);
+    if (known.length > KNOWN_EVENTS_MAX) throw invalid(`known_event_ids: at most ${KNOWN_EVENTS_MAX}`);
+    this.#allow(from, network_id);
+    const { tables, log, nodeId: node_id } = this.#options;
+    const lane = tables.lanes.find(name);
+    const told = { ok: true, node_id, log_id: log.id, lane: asked, head_only } as const;
+    if (lane === undefined) {
+      return {
+        head: { ...told, next_from_event_seq: head_only ? 0 : after, head_event_ids: [], more: false },
+        events: [],
+      };
+    }
+    const head = log.head;
+    const newest = tables.events.newest(lane, head, HEAD_EVENTS_MAX);
+    const head_event_ids = newest.map(({ id }) => id);
+    if (head_only) {
+      const next_from_event_seq = newest[0]?.seq ?? 0;
+      return { head: { ...told, next_from_event_seq, head_event_ids, more: false }, events: [] };
+    }
+    const isOwed = this.#owedTo(from, name, new Set(known));
+    const scanned = tables.events.after(lane, after, head, ROWS_PER_PAGE);
+    const owed = scanned.filter(isOwed);
+    const page = owed.slice(0, limit);
+    const scopeOf = name.feedKey === "" ? scopeIn : () => name.scope;
+    const events = await log.encoded(page, (_, text) => carried(scopeOf(text), text), PEER_BYTES_MAX);
+    const next_from_event_seq =
+      events.length < owed.length ? page[events.length - 1]!.seq : (scanned.at(-1)?.seq ?? after);
+    const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
+    return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
+  }
+
+  /** Whether a peer does not have an event yet, as far as it says or we know. */
+  #owedTo(from: string, { feedKey }: LaneName, known: ReadonlySet<string>): (row: EventRow) => boolean {
+    const { nodes, peers, links } = this.#options.tables;
+    const node = nodes.find(from);
+    const peer = node === undefined ? undefined : peers.get(node);
+    const isOfSubscriptions = feedKey === "";
+    return ({ id, author, seq }) => {
+      if (known.has(id)) return false;
+      if (!isOfSubscriptions) return true;
+      return author !== node && !(peer && links.has(peer.link, seq));
+    };
+  }
+
+  /** What is asked for. A scope that stays here looks like a lane without events. */
+  #laneOf({ kind, scope, feed_key }: Backfill["lane"]): LaneName {
+    const { networkId, scopes } = this.#options;
+    if (kind === "subscriptions") return { networkId, scope: "", feedKey: "" };
+    if (kind !== "messages") throw invalid('lane.kind: expected "subscriptions" or "messages"');
+    if (!scope?.trim() || !feed_key?.trim()) throw invalid("lane: scope and feed_key are required");
+    const canonical = scopes.readable(scope.trim());
+    return { networkId, scope: scopes.stays(canonical) ? "" : canonical, feedKey: feed_key.trim() };
+  }
+
+  #allow(from: string, networkId: string): void {
+    if (!isId(from)) throw invalid("from must be 64 hexadecimal digits");
+    if (networkId !== this.#options.networkId) throw new ApiError("network_mismatch", {});
+  }
+}
+
+/** The scope of an event in its one spelling. */
+const scopeIn = (text: string): string => (JSON.parse(text) as { swarm_scope: string }).swarm_scope;

@@ -1,0 +1,312 @@
+/** What clients do with feeds: post and read messages, subscribe, see where subscribers stand. */
+import { decoder } from "../../contract/decode.ts";
+import { invalid } from "../../contract/errors.ts";
+import { MESSAGES, SignedEvent, StoredMessage, StoredSubscription } from "../../contract/events.ts";
+import type {
+  CursorState,
+  FeedSubscription,
+  MessagePosted,
+  PostMessage,
+  Subscribe,
+  Subscribed,
+  SubscriptionList,
+} from "../../contract/feeds.ts";
+import {
+  FEED_LOG,
+  MESSAGES_LIMIT_MAX,
+  PEER_JSON_DEPTH_MAX,
+  SAFE_INTEGER_MAX,
+  SUBSCRIPTIONS_LIMIT_MAX,
+} from "../../contract/limits.ts";
+import type { EventRow } from "../../store/feeds/events.ts";
+import type { FeedTables } from "../../store/feeds/feeds.ts";
+import type { Lane } from "../../store/feeds/lanes.ts";
+import type { SubscriptionRow } from "../../store/feeds/subscriptions.ts";
+import type { Commits } from "../commit.ts";
+import { clamp } from "../config.ts";
+import { InTurn } from "../inturn.ts";
+import { Author } from "./author.ts";
+import { canonical, object } from "./encoding.ts";
+import { encodeEnvelope } from "./envelope.ts";
+import type { FeedEvent } from "./event.ts";
+import type { FeedLog } from "./feedlog.ts";
+import type { Identity } from "./identity.ts";
+import type { Scopes } from "./scope.ts";
+
+const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
+const readMessage = decoder(StoredMessage, PEER_JSON_DEPTH_MAX);
+const readSubscription = decoder(StoredSubscription, PEER_JSON_DEPTH_MAX);
+
+/** Which messages are asked for. Texts are as they were given. */
+export interface MessageQuery {
+  readonly feedKey: string;
+  readonly scopeHint: string;
+  readonly networkId: string | undefined;
+  readonly limit: number;
+  readonly beforeCreatedAt: number | undefined;
+  readonly beforeMessageId: string | undefined;
+}
+
+/** A page of messages, newest first, each encoded, and where the next one begins. */
+export interface MessagesFound {
+  readonly messages: readonly string[];
+  readonly head: {
+    readonly network_id: string;
+    readonly feed_key: string;
+    readonly scope_hint: string;
+  };
+  readonly next_anchor: { readonly before_created_at: number; readonly before_message_id: string } | null;
+}
+
+export interface CursorQuery {
+  readonly feedKey: string;
+  readonly networkId: string | undefined;
+  readonly subscriber: string | undefined;
+}
+
+export interface SubscriptionQuery {
+  readonly networkId: string | undefined;
+  readonly feedKey: string | undefined;
+  readonly active: boolean | undefined;
+  readonly limit: number;
+  readonly beforeUpdatedAt: number | undefined;
+  readonly beforeEventId: string | undefined;
+  /** What feed keys must begin with one of; none for any. */
+  readonly within: readonly string[];
+}
+
+export interface FeedOptions {
+  readonly tables: FeedTables;
+  readonly log: FeedLog;
+  readonly commits: Commits;
+  readonly identity: Identity;
+  readonly networkId: string;
+  readonly strict: boolean;
+  readonly scopes: Scopes;
+  readonly now: () => number;
+}
+
+/** Where something is to be written. */
+interface Place {
+  readonly networkId: string;
+  readonly feedKey: string;
+  /** The scope as it was given, canonical, and whether it stays here. */
+  readonly hint: string;
+  readonly scope: string;
+  readonly stays: boolean;
+}
+
+/** What the refusals of a message and of a subscription call it. */
+type Subject = "topic message" | "feed subscription";
+
+export class Feeds {
+  /** This instance's name: its public key. */
+  readonly nodeId: string;
+  readonly networkId: string;
+  readonly #tables: FeedTables;
+  readonly #log: FeedLog;
+  readonly #commits: Commits;
+  readonly #author: Author;
+  readonly #strict: boolean;
+  readonly #scopes: Scopes;
+  readonly #now: () => number;
+  /** Changes of one subscription come one after another: each may depend on the one before. */
+  readonly #changes = new InTurn();
+
+  constructor({ tables, log, commits, identity, networkId, strict, scopes, now }: FeedOptions) {
+    this.nodeId = identity.nodeId;
+    this.networkId = networkId;
+    this.#tables = tables;
+    this.#log = log;
+    this.#commits = commits;
+    this.#author = new Author(identity, log.topic.log.lastTs ?? 0, now);
+    this.#strict = strict;
+    this.#scopes = scopes;
+    this.#now = now;
+  }
+
+  /** Resolves when the message is kept and shown. Throws `invalid_request`, `unprocessable`. */
+  async post(request: PostMessage): Promise<MessagePosted> {
+    const place = this.#place(request, "topic message");
+    if (request.content === "null") throw invalid("content must not be null");
+    const event = this.#author.message({
+      ...place,
+      contentJson: canonical(request.content),
+      replyTo: given(request.reply_to_message_id),
+      envelopeJson: request.agent_envelope == null ? undefined : encodeEnvelope(request.agent_envelope),
+    });
+    await this.#accept([event]);
+    const { networkId: network_id, feedKey: feed_key, hint: scope_hint } = place;
+    return { ok: true, event_id: event.id, message_id: event.id, network_id, feed_key, scope_hint };
+  }
+
+  /** One page of a feed's messages. Throws `invalid_request`. */
+  async messages(query: MessageQuery): Promise<MessagesFound> {
+    const feedKey = required(query.feedKey, "feed_key");
+    const hint = required(query.scopeHint, "scope_hint");
+    const networkId = given(query.networkId) ?? this.networkId;
+    const { lanes, events } = this.#tables;
+    const size = clamp(query.limit, 1, MESSAGES_LIMIT_MAX);
+    const lane = lanes.find({ networkId, feedKey, scope: this.#scopes.readable(hint) });
+    const { beforeCreatedAt = SAFE_INTEGER_MAX + 1 } = query;
+    const beforeId = query.beforeCreatedAt === undefined ? "" : (given(query.beforeMessageId) ?? "");
+    const rows =
+      lane === undefined ? [] : events.older(lane, beforeCreatedAt, beforeId, this.#log.head, size + 1);
+    const page = rows.slice(0, size);
+    const named = lane === undefined ? undefined : lanes.get(lane);
+    const messages = await this.#log.encoded(page, (row, text) => this.#encodeMessage(row, named!, text));
+    const last = page.at(-1);
+    // A reference node tells of a place behind the last page, too.
+    const isEnd = last === undefined || (!this.#strict && rows.length === page.length);
+    const next_anchor = isEnd ? null : { before_created_at: last.createdAt, before_message_id: last.id };
+    return { messages, head: { network_id: networkId, feed_key: feedKey, scope_hint: hint }, next_anchor };
+  }
+
+  #encodeMessage({ seq, id, createdAt, acceptedAt }: EventRow, lane: Lane, text: string): string {
+    const event = readEvent(text);
+    const message = readMessage(event.payload.payload);
+    const { author_node_id: author } = event;
+    return object({
+      message_id: JSON.stringify(id),
+      network_id: JSON.stringify(lane.networkId),
+      feed_key: JSON.stringify(lane.feedKey),
+      scope_hint: JSON.stringify(lane.scope),
+      author_node_id: JSON.stringify(author),
+      agent_envelope: message.agent_envelope ?? "null",
+      content_ref: message.content_ref,
+      content: message.local_content_cache,
+      content_resolved_at: String(author === this.nodeId ? createdAt : acceptedAt),
+      reply_to_message_id: message.reply_to_message_id ?? "null",
+      created_at: String(createdAt),
+      event_seq: String(seq),
+    });
+  }
+
+  /** Where a subscriber stands in a feed. Throws `invalid_request`. */
+  async cursor(query: CursorQuery): Promise<CursorState> {
+    const feedKey = required(query.feedKey, "feed_key");
+    const networkId = given(query.networkId) ?? this.networkId;
+    const subscriber = query.subscriber === undefined ? this.nodeId : query.subscriber.trim();
+    if (subscriber === "") throw invalid("subscriber_node_id cannot be empty");
+    const { cursors, events, lanes } = this.#tables;
+    const seq = cursors.seqOf({ networkId, subscriber, feedKey });
+    const event = seq === undefined ? undefined : events.get(seq);
+    const place = { network_id: networkId, subscriber_node_id: subscriber, feed_key: feedKey };
+    // Nobody is told of what a power cut could still take.
+    await this.#log.topic.unsynced;
+    if (event === undefined) return { ok: true, ...place, cursor: null };
+    const cursor = {
+      ...place,
+      scope_hint: lanes.get(event.lane).scope,
+      last_event_seq: event.seq,
+      last_event_id: event.id,
+      updated_at: event.acceptedAt,
+    };
+    return { ok: true, ...place, cursor };
+  }
+
+  /** Throws `invalid_request`, `unprocessable`. */
+  async subscribe(request: Subscribe): Promise<Subscribed> {
+    const place = this.#place(request, "feed subscription");
+    const subscriber = given(request.subscriber_node_id) ?? this.nodeId;
+    if (this.#strict && subscriber !== this.nodeId) throw invalid("unauthorized: claimer author mismatch");
+    const { active } = request;
+    const envelopeJson = request.agent_envelope == null ? undefined : encodeEnvelope(request.agent_envelope);
+    const event_id = await this.#changes.run(JSON.stringify([subscriber, place.feedKey]), async () => {
+      const ending = this.#endingElsewhere(place, subscriber);
+      const event = this.#author.subscription({ ...place, subscriber, active, envelopeJson });
+      await this.#accept(ending ? [ending, event] : [event]);
+      return event.id;
+    });
+    return {
+      ok: true,
+      event_id,
+      network_id: place.networkId,
+      subscriber_node_id: subscriber,
+      feed_key: place.feedKey,
+      scope_hint: place.hint,
+      gossip_kinds: [MESSAGES],
+      active,
+      private_hive_key_share: null,
+    };
+  }
+
+  /** Peers do not hear of a subscription that moves to a scope which stays here, so they hear that it has ended. */
+  #endingElsewhere({ networkId, feedKey, stays }: Place, subscriber: string): FeedEvent | undefined {
+    const { nodes, subscriptions, lanes } = this.#tables;
+    const host = nodes.find(this.nodeId);
+    if (!stays || host === undefined) return undefined;
+    const current = subscriptions.get({ networkId, host, subscriber, feedKey });
+    if (!current?.active) return undefined;
+    const { scope } = lanes.get(current.lane);
+    if (this.#scopes.stays(scope)) return undefined;
+    const draft = { networkId, feedKey, hint: scope, scope, stays: false, subscriber };
+    return this.#author.subscription({ ...draft, active: false, envelopeJson: undefined });
+  }
+
+  /** One page of the subscriptions that are known, newest first. */
+  async subscriptions(query: SubscriptionQuery): Promise<SubscriptionList> {
+    const { networkId, feedKey, active, within } = query;
+    const size = clamp(query.limit, 1, SUBSCRIPTIONS_LIMIT_MAX);
+    const { beforeUpdatedAt = SAFE_INTEGER_MAX + 1 } = query;
+    const beforeId = query.beforeUpdatedAt === undefined ? "" : (given(query.beforeEventId) ?? "");
+    const filter = { networkId: given(networkId), feedKey: given(feedKey), active, within };
+    const rows = this.#tables.subscriptions.older(beforeUpdatedAt, beforeId, filter, size + 1);
+    const page = rows.slice(0, size);
+    const subscriptions = page.map((row) => this.#subscription(row));
+    await this.#log.topic.unsynced;
+    const last = rows.length > size ? page.at(-1) : undefined;
+    const next_anchor = last ? { before_updated_at: last.createdAt, before_event_id: last.eventId } : null;
+    return { ok: true, subscriptions, next_anchor };
+  }
+
+  #subscription(row: SubscriptionRow): FeedSubscription {
+    const { nodes, lanes } = this.#tables;
+    const { payload } = readEvent(this.#log.text(row.seq)).payload;
+    const { gossip_kinds, provider_capabilities = null } = readSubscription(payload);
+    return {
+      event_id: row.eventId,
+      network_id: row.networkId,
+      subscriber_node_id: row.subscriber,
+      host_node_id: nodes.idOf(row.host),
+      feed_key: row.feedKey,
+      scope_hint: lanes.get(row.lane).scope,
+      gossip_kinds,
+      provider_capabilities,
+      active: row.active,
+      updated_at: row.createdAt,
+    };
+  }
+
+  #place(request: PostMessage | Subscribe, subject: Subject): Place {
+    const feedKey = required(request.feed_key, "feed_key");
+    const hint = required(request.scope_hint, "scope_hint");
+    const networkId = given(request.network_id) ?? this.networkId;
+    if (networkId !== this.networkId) throw invalid(`invalid event: ${subject} network_id mismatch`);
+    const scope = this.#scopes.writable(hint, subject);
+    return { networkId, feedKey, hint, scope, stays: this.#scopes.stays(scope) };
+  }
+
+  async #accept(events: readonly FeedEvent[]): Promise<void> {
+    const latest = Math.max(...events.map(({ createdAt }) => createdAt));
+    await this.#commits.submit({
+      kind: "accept_events",
+      topic: FEED_LOG,
+      events,
+      self: this.nodeId,
+      from: undefined,
+      read: undefined,
+      // So the log's own time tells where an author's clock must go on after a restart.
+      now: Math.max(this.#now(), latest),
+    });
+  }
+}
+
+/** A text that says something, without white space around it. */
+const given = (text: string | null | undefined): string | undefined => text?.trim() || undefined;
+
+function required(text: string, name: string): string {
+  const said = given(text);
+  if (said === undefined) throw invalid(`${name} is required`);
+  return said;
+}

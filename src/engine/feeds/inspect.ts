@@ -1,0 +1,168 @@
+/** Whether an event that somebody brings is what it claims to be, whoever carries it. */
+import { decoder } from "../../contract/decode.ts";
+import { ApiError, invalid } from "../../contract/errors.ts";
+import { MessagePayload, PROTOCOL_VERSION, SignedEvent, SubscriptionPayload } from "../../contract/events.ts";
+import { EVENT_AHEAD_MS_MAX, PEER_JSON_DEPTH_MAX } from "../../contract/limits.ts";
+import type { CarriedEvent, RejectedEvent } from "../../contract/peers.ts";
+import { canonical, object, sha256 } from "./encoding.ts";
+import { encodeEnvelope } from "./envelope.ts";
+import { type EventKind, encodeSigned, encodeUnsigned, type FeedEvent, kinds } from "./event.ts";
+import { isId, isSignature, isSignedBy } from "./identity.ts";
+import type { Scopes } from "./scope.ts";
+
+const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
+const readMessage = decoder(MessagePayload, PEER_JSON_DEPTH_MAX);
+const readSubscription = decoder(SubscriptionPayload, PEER_JSON_DEPTH_MAX);
+
+/** What an event must agree with. */
+export interface Expected {
+  readonly networkId: string;
+  readonly scopes: Scopes;
+  readonly strict: boolean;
+  readonly now: number;
+}
+
+/** The payload of an event, encoded anew, and what it says of the event. */
+interface Payload {
+  readonly encoded: string;
+  readonly networkId: string;
+  readonly hint: string;
+  readonly feedKey: string;
+  readonly subscription: FeedEvent["subscription"];
+}
+
+/** The event in its one spelling, or why it is none. */
+export async function inspect(carried: CarriedEvent, expected: Expected): Promise<FeedEvent | RejectedEvent> {
+  try {
+    return await checked(carried, expected);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    const reason = error.message.startsWith("invalid event: ")
+      ? error.message
+      : `invalid event: ${error.message}`;
+    return { event_id: idIn(carried.event), error: reason };
+  }
+}
+
+export const isRejected = (event: FeedEvent | RejectedEvent): event is RejectedEvent => "error" in event;
+
+async function checked({ scope, event: raw }: CarriedEvent, expected: Expected): Promise<FeedEvent> {
+  const event = readEvent(raw);
+  const { event_id: id, author_node_id: author, created_at: createdAt, signature_hex: signature } = event;
+  must(event.protocol_version === PROTOCOL_VERSION, "protocol_version is not known");
+  must(event.epoch === 1, "epoch must be 1");
+  must(isId(id), "event_id must be 64 hexadecimal digits");
+  must(isId(author), "author_node_id must be 64 hexadecimal digits");
+  must(isSignature(signature), "signature_hex must be 128 hexadecimal digits");
+  const kind = kindOf(event);
+  const payload = kind === "message" ? messageIn(event) : subscriptionIn(event, expected.strict);
+  must(payload.networkId === expected.networkId, "network_id mismatch");
+  must(payload.feedKey.trim() !== "", "feed_key is required");
+  const canonicalScope = expected.scopes.writable(
+    payload.hint,
+    kind === "message" ? "topic message" : "feed subscription",
+  );
+  must(canonicalScope === event.swarm_scope && canonicalScope === scope, "event swarm_scope mismatch");
+  must(!expected.scopes.stays(canonicalScope), "scope does not leave its instance");
+  must(createdAt <= expected.now + EVENT_AHEAD_MS_MAX, "created_at is too far ahead");
+  const unsigned = encodeUnsigned({
+    kind,
+    scope: canonicalScope,
+    author,
+    createdAt,
+    payload: payload.encoded,
+  });
+  const text = encodeSigned(id, unsigned, signature);
+  must(sha256(unsigned) === id, "event_id mismatch");
+  must(await isSignedBy(author, id, signature), "signature mismatch");
+  const { networkId, feedKey, subscription } = payload;
+  return {
+    id,
+    kind,
+    networkId,
+    scope: canonicalScope,
+    feedKey,
+    author,
+    createdAt,
+    stays: false,
+    subscription,
+    text,
+  };
+}
+
+function kindOf({ event_kind, payload }: SignedEvent): EventKind {
+  const kind = (Object.keys(kinds) as EventKind[]).find((kind) => kinds[kind].eventKind === event_kind);
+  if (kind === undefined) throw invalid("event_kind is not known");
+  must(payload.type === kinds[kind].payloadType, "payload type mismatch");
+  return kind;
+}
+
+function messageIn({ author_node_id, payload }: SignedEvent): Payload {
+  const message = readMessage(payload.payload);
+  const { content_ref: ref, reply_to_message_id: replyTo, agent_envelope: envelope } = message;
+  const content = canonical(message.local_content_cache);
+  must(content !== "null", "content must not be null");
+  must(ref.digest === `sha256:${sha256(content)}`, "content digest mismatch");
+  must(ref.size_bytes === Buffer.byteLength(content), "content size mismatch");
+  must(ref.producer === author_node_id, "content producer mismatch");
+  const encoded = object({
+    network_id: JSON.stringify(message.network_id),
+    feed_key: JSON.stringify(message.feed_key),
+    scope_hint: JSON.stringify(message.scope_hint),
+    content_ref: JSON.stringify({
+      uri: ref.uri,
+      digest: ref.digest,
+      size_bytes: ref.size_bytes,
+      mime: ref.mime,
+      created_at: ref.created_at,
+      producer: ref.producer,
+    }),
+    local_content_cache: content,
+    reply_to_message_id: replyTo == null ? undefined : JSON.stringify(replyTo),
+    agent_envelope: envelope == null ? undefined : encodeEnvelope(envelope),
+  });
+  const { network_id: networkId, feed_key: feedKey, scope_hint: hint } = message;
+  return { encoded, networkId, hint, feedKey, subscription: undefined };
+}
+
+function subscriptionIn({ author_node_id, payload }: SignedEvent, strict: boolean): Payload {
+  const change = readSubscription(payload.payload);
+  const { subscriber_node_id: subscriber, active, agent_envelope: envelope } = change;
+  const { provider_capabilities: offers } = change;
+  must(subscriber.trim() !== "", "subscriber_node_id cannot be empty");
+  if (strict) must(subscriber === author_node_id, "unauthorized: claimer author mismatch");
+  const encoded = object({
+    network_id: JSON.stringify(change.network_id),
+    subscriber_node_id: JSON.stringify(subscriber),
+    feed_key: JSON.stringify(change.feed_key),
+    scope_hint: JSON.stringify(change.scope_hint),
+    gossip_kinds: JSON.stringify(change.gossip_kinds),
+    provider_capabilities:
+      offers == null
+        ? undefined
+        : JSON.stringify({
+            live_gossip: offers.live_gossip,
+            history_backfill: offers.history_backfill,
+            local_store: offers.local_store,
+          }),
+    agent_envelope: envelope == null ? undefined : encodeEnvelope(envelope),
+    active: String(active),
+  });
+  const { network_id: networkId, feed_key: feedKey, scope_hint: hint } = change;
+  return { encoded, networkId, hint, feedKey, subscription: { subscriber, active } };
+}
+
+/** Throws `invalid_request` unless it holds. */
+function must(holds: boolean, otherwise: string): void {
+  if (!holds) throw invalid(otherwise);
+}
+
+/** The id that something claims which may not be an event at all. */
+function idIn(raw: string): string | null {
+  try {
+    const { event_id } = JSON.parse(raw) as { event_id?: unknown };
+    return typeof event_id === "string" ? event_id : null;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,37 @@
+/** Another instance as it is spoken to, by whatever protocol. */
+import type { Backfill, Backfilled, EventsPushed } from "../../contract/peers.ts";
+
+export interface Remote {
+  /** Sends events, each encoded as it is carried. Throws `RemoteFailure`. */
+  push(push: Push, signal: AbortSignal): Promise<EventsPushed>;
+  /** Asks for a page of a lane. Throws `RemoteFailure`. */
+  backfill(request: Backfill, signal: AbortSignal): Promise<Backfilled>;
+}
+
+export interface Push {
+  readonly from: string;
+  readonly network_id: string;
+  readonly log_id: string;
+  readonly events: readonly string[];
+}
+
+/** An exchange has come to nothing. */
+export class RemoteFailure extends Error {
+  /** Of the answer; undefined where there was none that could be understood. */
+  readonly status: number | undefined;
+
+  constructor(message: string, status?: number) {
+    super(message);
+    this.status = status;
+  }
+
+  /** Whether the same may work soon: the other side is down or busy. Otherwise somebody has to change something. */
+  get isPassing(): boolean {
+    return this.status === undefined || this.status === 429 || this.status >= 500;
+  }
+
+  /** Whether what was sent is to blame. */
+  get isOfContent(): boolean {
+    return this.status === 400 || this.status === 413;
+  }
+}

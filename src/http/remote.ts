@@ -1,0 +1,78 @@
+/** Another instance, spoken to over HTTP. */
+import type { TSchema } from "@sinclair/typebox";
+import { decoder } from "../contract/decode.ts";
+import { ApiError } from "../contract/errors.ts";
+import { AROUND_EVENTS_BYTES, PEER_BYTES_MAX, PEER_JSON_DEPTH_MAX } from "../contract/limits.ts";
+import { type Backfill, Backfilled, EventsPushed } from "../contract/peers.ts";
+import { type Push, type Remote, RemoteFailure } from "../engine/feeds/remote.ts";
+import { Gathering } from "./gathering.ts";
+
+const readPushed = answerReader(EventsPushed);
+const readBackfilled = answerReader(Backfilled);
+
+export class HttpRemote implements Remote {
+  readonly #url: string;
+  readonly #token: string;
+
+  /** `url`: where the other's routes begin. `token`: what it wants to be shown; empty for nothing. */
+  constructor(url: string, token: string) {
+    this.#url = url;
+    this.#token = token;
+  }
+
+  async push({ events, ...head }: Push, signal: AbortSignal): Promise<EventsPushed> {
+    // The events are JSON already, in the spelling that was signed.
+    const body = `${JSON.stringify(head).slice(0, -1)},"events":[${events.join(",")}]}`;
+    return readPushed(await this.#post("/api/peer/events", body, signal));
+  }
+
+  async backfill(request: Backfill, signal: AbortSignal): Promise<Backfilled> {
+    return readBackfilled(await this.#post("/api/peer/backfill", JSON.stringify(request), signal));
+  }
+
+  async #post(path: string, body: string, signal: AbortSignal): Promise<string> {
+    const headers: Record<string, string> = { "content-type": "application/json" };
+    if (this.#token !== "") headers.authorization = `Bearer ${this.#token}`;
+    try {
+      // Whoever answers with another place may not be whom the token is for.
+      const init = { method: "POST", headers, body, signal, redirect: "manual" } as const;
+      const response = await fetch(this.#url + path, init);
+      const text = await readText(response);
+      if (response.status !== 200) throw new RemoteFailure(refusal(response.status, text), response.status);
+      return text;
+    } catch (error) {
+      if (error instanceof RemoteFailure) throw error;
+      throw new RemoteFailure(error instanceof Error ? error.message : String(error));
+    }
+  }
+}
+
+async function readText(response: Response): Promise<string> {
+  const bytes = new Gathering(PEER_BYTES_MAX + AROUND_EVENTS_BYTES);
+  for await (const piece of response.body ?? []) {
+    if (bytes.length + piece.length > PEER_BYTES_MAX + AROUND_EVENTS_BYTES) {
+      throw new RemoteFailure("the answer is too large");
+    }
+    bytes.add(piece);
+  }
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.end());
+}
+
+/** Reads an answer of one shape. Throws `RemoteFailure` for anything else. */
+function answerReader<T extends TSchema>(schema: T) {
+  const decode = decoder(schema, PEER_JSON_DEPTH_MAX);
+  return (text: string) => {
+    try {
+      return decode(text);
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      throw new RemoteFailure(`the answer cannot be understood: ${error.message}`);
+    }
+  };
+}
+
+/** What a refusal says of its reason. */
+function refusal(status: number, text: string): string {
+  const [, reason] = /"error"\s*:\s*"([^"\\]{1,200})"/.exec(text) ?? [];
+  return reason === undefined ? `HTTP ${status}` : `HTTP ${status}: ${reason}`;
+}

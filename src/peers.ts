@@ -1,0 +1,25 @@
+/** What the settings say of feeds and peers, checked before anything is opened. */
+import type { Config } from "./config.ts";
+import type { FeedSettings } from "./engine/feeds/network.ts";
+
+/** Throws, without telling the seed. */
+export function feedSettings({ feedNodeSeed, feedNetworkId, feedStrict }: Config): FeedSettings {
+  if (feedNodeSeed !== "" && !/^[0-9a-fA-F]{64}$/.test(feedNodeSeed)) {
+    throw new Error("Cannot use FEED_NODE_SEED: it must be 64 hexadecimal digits");
+  }
+  return { nodeSeed: feedNodeSeed, networkId: feedNetworkId, strict: feedStrict };
+}
+
+/** The base URLs of FEED_PEERS, each once, without a final slash. Throws for what is none. */
+export function peerUrls({ feedPeers }: Config): string[] {
+  const urls = feedPeers.split(",").flatMap((entry) => entry.trim().replace(/\/+$/, "") || []);
+  for (const url of urls) {
+    if (!isHttp(url)) throw new Error(`Cannot use FEED_PEERS: ${url} is no http or https URL`);
+  }
+  return [...new Set(urls)];
+}
+
+function isHttp(text: string): boolean {
+  const url = URL.parse(text);
+  return url !== null && /^https?:$/.test(url.protocol) && url.search === "" && url.hash === "";
+}

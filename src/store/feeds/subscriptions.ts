@@ -1,0 +1,137 @@
+/** What holds for each subscription now, and where the subscribers hosted here stand. */
+import type { Database, Statement } from "bun:sqlite";
+
+/** Whose subscription to what. `host` is the number of the instance that has signed it. */
+export interface SubscriptionKey {
+  readonly networkId: string;
+  readonly host: number;
+  readonly subscriber: string;
+  readonly feedKey: string;
+}
+
+/** What its newest event says. */
+export interface SubscriptionRow extends SubscriptionKey {
+  readonly lane: number;
+  readonly active: boolean;
+  readonly seq: number;
+  readonly createdAt: number;
+  readonly eventId: string;
+}
+
+/** Which subscriptions are asked for. Undefined is any. */
+export interface SubscriptionFilter {
+  readonly networkId: string | undefined;
+  readonly feedKey: string | undefined;
+  readonly active: boolean | undefined;
+  /** What feed keys must begin with one of; none for any. */
+  readonly within: readonly string[];
+}
+
+type Row = [string, number, string, string, number, number, number, number, string];
+
+const columns = "network_id, host, subscriber, feed_key, lane, active, seq, created_at, event_id";
+const toRow = ([networkId, host, subscriber, feedKey, lane, active, seq, createdAt, eventId]: Row) => ({
+  networkId,
+  host,
+  subscriber,
+  feedKey,
+  lane,
+  active: active === 1,
+  seq,
+  createdAt,
+  eventId,
+});
+
+export class Subscriptions {
+  readonly #put: Statement;
+  readonly #get: Statement;
+  readonly #bySeq: Statement;
+  readonly #older: Statement;
+  readonly #isWanted: Statement;
+  readonly #wantedLanes: Statement;
+  readonly #hostedLanes: Statement;
+  readonly #count: Statement;
+
+  constructor(db: Database) {
+    this.#put = db.prepare(`REPLACE INTO feed_subscriptions (${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`);
+    const key = "network_id = ? AND host = ? AND subscriber = ? AND feed_key = ?";
+    this.#get = db.prepare(`SELECT ${columns} FROM feed_subscriptions WHERE ${key}`);
+    this.#bySeq = db.prepare(
+      `SELECT s.lane FROM feed_subscriptions s JOIN feed_events e ON e.event_id = s.event_id
+       WHERE e.seq = ?1 AND s.created_at = e.created_at AND s.active`,
+    );
+    this.#older = db.prepare(
+      `SELECT ${columns} FROM feed_subscriptions
+       WHERE (created_at, event_id) < (?1, ?2) AND (?3 IS NULL OR network_id = ?3)
+         AND (?4 IS NULL OR feed_key = ?4) AND (?5 IS NULL OR active = ?5)
+         AND (?6 = '[]' OR EXISTS (
+           SELECT 1 FROM json_each(?6) WHERE substr(feed_key, 1, length(value)) = value))
+       ORDER BY created_at DESC, event_id DESC LIMIT ?7`,
+    );
+    this.#isWanted = db.prepare(
+      `SELECT EXISTS (SELECT 1 FROM feed_subscriptions s JOIN feed_links l ON l.link = ?2 AND l.seq = s.seq
+       WHERE s.lane = ?1 AND s.active)`,
+    );
+    // A link's own wishes are not asked of it: somebody else must want the lane, here or behind another link.
+    this.#wantedLanes = db.prepare(
+      `SELECT DISTINCT s.lane FROM feed_subscriptions s
+       WHERE s.active AND s.lane > ?3 AND s.network_id = ?4 AND (s.host = ?1 OR EXISTS (
+         SELECT 1 FROM feed_peers p WHERE p.link <> ?2
+           AND EXISTS (SELECT 1 FROM feed_links l WHERE l.link = p.link AND l.seq = s.seq)))
+       ORDER BY s.lane LIMIT ?5`,
+    );
+    this.#hostedLanes = db.prepare(
+      `SELECT DISTINCT lane FROM feed_subscriptions
+       WHERE active AND host = ?1 AND network_id = ?2 AND lane > ?3 ORDER BY lane LIMIT ?4`,
+    );
+    this.#count = db.prepare("SELECT count(*) FROM feed_subscriptions WHERE active");
+  }
+
+  put(row: SubscriptionRow): void {
+    const { networkId, host, subscriber, feedKey, lane, active, seq, createdAt, eventId } = row;
+    this.#put.run(networkId, host, subscriber, feedKey, lane, Number(active), seq, createdAt, eventId);
+  }
+
+  get({ networkId, host, subscriber, feedKey }: SubscriptionKey): SubscriptionRow | undefined {
+    const [row] = this.#get.values(networkId, host, subscriber, feedKey) as Row[];
+    return row && toRow(row);
+  }
+
+  /** Those before (`createdAt`, `eventId`), newest first. */
+  older(createdAt: number, eventId: string, filter: SubscriptionFilter, limit: number): SubscriptionRow[] {
+    const { networkId = null, feedKey = null, active, within } = filter;
+    const isActive = active === undefined ? null : Number(active);
+    const prefixes = JSON.stringify(within);
+    const rows = this.#older.values(createdAt, eventId, networkId, feedKey, isActive, prefixes, limit);
+    return (rows as Row[]).map(toRow);
+  }
+
+  /** The lane that the event in force with that seq asks for. */
+  laneAskedBy(seq: number): number | undefined {
+    const [row] = this.#bySeq.values(seq) as [number][];
+    return row?.[0];
+  }
+
+  /** Whether an event in force that asks for the lane was brought by the link. */
+  isWantedBy(lane: number, link: number): boolean {
+    const [[wanted]] = this.#isWanted.values(lane, link) as [[number]];
+    return wanted === 1;
+  }
+
+  /** Lanes above `after` that somebody wants who is hosted by `host` or was told of by another link than `link`. */
+  wantedBesides(host: number, link: number, networkId: string, after: number, limit: number): number[] {
+    const rows = this.#wantedLanes.values(host, link, after, networkId, limit) as [number][];
+    return rows.map(([lane]) => lane);
+  }
+
+  /** Lanes above `after` that a subscriber hosted by `host` wants. */
+  hostedLanes(host: number, networkId: string, after: number, limit: number): number[] {
+    return (this.#hostedLanes.values(host, networkId, after, limit) as [number][]).map(([lane]) => lane);
+  }
+
+  /** How many are active. */
+  get active(): number {
+    const [[count]] = this.#count.values() as [[number]];
+    return count;
+  }
+}
