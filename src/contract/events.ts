@@ -1,6 +1,6 @@
 /** Signed events, as instances hand them to each other. */
 import { type Static, Type } from "@sinclair/typebox";
-import { AgentEnvelopeInput, ContentRef, ProviderCapabilities } from "./feeds.ts";
+import { addressing, ContentRef, ProviderCapabilities } from "./feeds.ts";
 import { Natural, OptionalNullable, RawJson } from "./schema.ts";
 
 export const PROTOCOL_VERSION = "0.1.0";
@@ -22,6 +22,15 @@ export const SignedEvent = Type.Object({
 });
 export type SignedEvent = Static<typeof SignedEvent>;
 
+/** An agent's envelope as it is signed: by one name each, and as text. */
+export const AgentEnvelope = Type.Object({
+  ...addressing,
+  message_json: OptionalNullable(Type.String()),
+  extensions_json: OptionalNullable(Type.String()),
+  signature: OptionalNullable(Type.String()),
+});
+export type AgentEnvelope = Static<typeof AgentEnvelope>;
+
 export const MessagePayload = Type.Object({
   network_id: Type.String(),
   feed_key: Type.String(),
@@ -29,7 +38,7 @@ export const MessagePayload = Type.Object({
   content_ref: ContentRef,
   local_content_cache: RawJson,
   reply_to_message_id: OptionalNullable(Type.String()),
-  agent_envelope: OptionalNullable(AgentEnvelopeInput),
+  agent_envelope: OptionalNullable(AgentEnvelope),
 });
 export type MessagePayload = Static<typeof MessagePayload>;
 
@@ -40,7 +49,7 @@ export const SubscriptionPayload = Type.Object({
   scope_hint: Type.String(),
   gossip_kinds: Type.Array(Type.String()),
   provider_capabilities: OptionalNullable(ProviderCapabilities),
-  agent_envelope: OptionalNullable(AgentEnvelopeInput),
+  agent_envelope: OptionalNullable(AgentEnvelope),
   active: Type.Boolean(),
 });
 export type SubscriptionPayload = Static<typeof SubscriptionPayload>;

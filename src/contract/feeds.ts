@@ -13,7 +13,8 @@ export const AgentCard = Type.Object({
 });
 export type AgentCard = Static<typeof AgentCard>;
 
-const addressing = {
+/** What an envelope says beside the message itself. */
+export const addressing = {
   protocol: Type.String(),
   transport_profile: OptionalNullable(Type.String()),
   source_agent_id: OptionalNullable(Type.String()),

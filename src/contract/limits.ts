@@ -73,8 +73,9 @@ export const AROUND_EVENTS_BYTES = 64 * 1024;
 export const KNOWN_EVENTS_MAX = 256;
 /** The newest events of a lane that a digest names. */
 export const HEAD_EVENTS_MAX = 8;
-/** Backfills, and pushes, that are served at a time. */
-export const PEER_REQUESTS_MAX = 16;
+/** Requests of peers that are served at a time. */
+export const BACKFILLS_MAX = 16;
+export const PUSHES_MAX = 64;
 /** Other instances that are remembered. */
 export const PEERS_MAX = 1024;
 /** What a peer sends wraps content deeper than the post that it came with. */

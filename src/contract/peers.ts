@@ -6,6 +6,9 @@ import { Natural, Nullable, RawJson } from "./schema.ts";
 export const CarriedEvent = Type.Object({ scope: Type.String(), event: RawJson });
 export type CarriedEvent = Static<typeof CarriedEvent>;
 
+/** Each is looked at by itself, so that a bad one leaves the others be. */
+const Events = Type.Array(RawJson);
+
 /** All changes of subscriptions, or the messages of one feed in one scope. */
 export const LaneName = Type.Object({
   kind: Type.String(),
@@ -18,7 +21,7 @@ export const PushEvents = Type.Object({
   from: Type.String(),
   network_id: Type.String(),
   log_id: Type.String(),
-  events: Type.Array(CarriedEvent),
+  events: Events,
 });
 export type PushEvents = Static<typeof PushEvents>;
 
@@ -55,7 +58,7 @@ export const Backfilled = Type.Object({
   next_from_event_seq: Natural,
   head_only: Type.Boolean(),
   head_event_ids: Type.Array(Type.String()),
-  events: Type.Array(CarriedEvent),
+  events: Events,
   more: Type.Boolean(),
 });
 export type Backfilled = Static<typeof Backfilled>;

@@ -6,9 +6,10 @@ import { decoder } from "../contract/decode.ts";
 import { ApiError } from "../contract/errors.ts";
 import {
   AROUND_EVENTS_BYTES,
+  BACKFILLS_MAX,
   PEER_BYTES_MAX,
   PEER_JSON_DEPTH_MAX,
-  PEER_REQUESTS_MAX,
+  PUSHES_MAX,
 } from "../contract/limits.ts";
 import { Backfill, Backfilled, EventsPushed, PeerStatus, PushEvents } from "../contract/peers.ts";
 import type { Network } from "../engine/feeds/network.ts";
@@ -31,8 +32,8 @@ const readBackfill = anyJsonReader(decoder(Backfill, PEER_JSON_DEPTH_MAX), AROUN
 /** `token`: what peers have to show; empty where only this machine is let in. */
 export function peerRoutes(network: Network, token: string, admission: Admission) {
   const { feeds, exchange, log } = network;
-  const pushes = new Gate(PEER_REQUESTS_MAX);
-  const backfills = new Gate(PEER_REQUESTS_MAX);
+  const pushes = new Gate(PUSHES_MAX);
+  const backfills = new Gate(BACKFILLS_MAX);
   return new Elysia({ name: "peers" })
     .get(
       "/api/peer/status",

@@ -1,13 +1,14 @@
 /** How an agent's envelope is written down in an event. */
 
 import { unprocessable } from "../../contract/errors.ts";
+import type { AgentEnvelope } from "../../contract/events.ts";
 import type { AgentCard, AgentEnvelopeInput } from "../../contract/feeds.ts";
 import { canonical, object } from "./encoding.ts";
 
-/** Throws `unprocessable` where a member is given under both of its names. */
-export function encodeEnvelope(envelope: AgentEnvelopeInput): string {
+/** As it is signed. */
+export function encodeEnvelope(envelope: AgentEnvelope): string {
   const text = (value: string | null | undefined) => (value == null ? undefined : JSON.stringify(value));
-  const card = envelope.source_agent_card;
+  const { source_agent_card: card, extensions_json: extensions } = envelope;
   return object({
     protocol: JSON.stringify(envelope.protocol),
     transport_profile: text(envelope.transport_profile),
@@ -17,10 +18,18 @@ export function encodeEnvelope(envelope: AgentEnvelopeInput): string {
     target_node_id: text(envelope.target_node_id),
     capability: text(envelope.capability),
     source_agent_card: card == null ? undefined : encodeCard(card),
-    message_json: JSON.stringify(textOf(oneOf(envelope, "message")) ?? ""),
-    extensions_json: extensions(textOf(oneOf(envelope, "extensions"))),
+    message_json: JSON.stringify(envelope.message_json ?? ""),
+    extensions_json: extensions?.trim() ? JSON.stringify(extensions) : undefined,
     signature: text(envelope.signature),
   });
+}
+
+/** An envelope as it is given, by either name of a member. Throws `unprocessable` where both are. */
+export function encodeGivenEnvelope(envelope: AgentEnvelopeInput | null | undefined): string | undefined {
+  if (envelope == null) return undefined;
+  const message_json = textOf(oneOf(envelope, "message"));
+  const extensions_json = textOf(oneOf(envelope, "extensions"));
+  return encodeEnvelope({ ...envelope, message_json, extensions_json });
 }
 
 function encodeCard({ agent_id, node_id, card_hash, issued_at, card, signature }: AgentCard): string {
@@ -44,10 +53,7 @@ function oneOf(envelope: AgentEnvelopeInput, name: "message" | "extensions"): st
 }
 
 /** A string is its own text, another value the text it is encoded as. */
-function textOf(json: string | undefined): string | undefined {
-  if (json === undefined || json === "null") return undefined;
+function textOf(json: string | undefined): string | null {
+  if (json === undefined || json === "null") return null;
   return json.startsWith('"') ? (JSON.parse(json) as string) : canonical(json);
 }
-
-const extensions = (text: string | undefined): string | undefined =>
-  text === undefined || text.trim() === "" ? undefined : JSON.stringify(text);

@@ -9,13 +9,7 @@ import {
   PEER_BYTES_MAX,
   PUSH_EVENTS_MAX,
 } from "../../contract/limits.ts";
-import type {
-  Backfill,
-  CarriedEvent,
-  EventsPushed,
-  PushEvents,
-  RejectedEvent,
-} from "../../contract/peers.ts";
+import type { Backfill, EventsPushed, PushEvents, RejectedEvent } from "../../contract/peers.ts";
 import type { EventRow } from "../../store/feeds/events.ts";
 import type { FeedTables } from "../../store/feeds/feeds.ts";
 import type { LaneName } from "../../store/feeds/lanes.ts";
@@ -84,10 +78,10 @@ export class Exchange {
 
   /** Takes what a peer sends. Throws `invalid_request`, `network_mismatch`, `throttled`. */
   async push({ from, network_id, log_id, events }: PushEvents): Promise<EventsPushed> {
-    this.#allow(from, network_id);
     if (log_id.trim() === "") throw invalid("log_id is required");
     if (events.length === 0 || events.length > PUSH_EVENTS_MAX)
       throw invalid(`events: 1 to ${PUSH_EVENTS_MAX} are taken at once`);
+    this.#allow(from, network_id);
     const { accepted, duplicates, head, rejected } = await this.take(events, { nodeId: from, logId: log_id });
     const { nodeId: node_id, log } = this.#options;
     return {
@@ -101,8 +95,8 @@ export class Exchange {
     };
   }
 
-  /** Takes events that a peer has brought, in whichever way. `read`: up to where its lane is read with them. */
-  async take(events: readonly CarriedEvent[], from: PeerLog, read?: AcceptEvents["read"]): Promise<Taken> {
+  /** Takes events that a peer has brought, in whichever way, each as it was carried. `read`: up to where its lane is read with them. */
+  async take(events: readonly string[], from: PeerLog, read?: AcceptEvents["read"]): Promise<Taken> {
     const { nodeId: self, networkId, strict, scopes, now, commits } = this.#options;
     const good: FeedEvent[] = [];
     const rejected: RejectedEvent[] = [];
@@ -148,13 +142,18 @@ export class Exchange {
       };
     }
     const head = log.head;
-    const newest = tables.events.newest(lane, head, HEAD_EVENTS_MAX);
-    const head_event_ids = newest.map(({ id }) => id);
+    const isForeign = this.#foreignTo(from, name);
+    const newest = tables.events.newest(lane, head, name.feedKey === "" ? ROWS_PER_PAGE : HEAD_EVENTS_MAX);
+    const head_event_ids = newest
+      .filter(isForeign)
+      .slice(0, HEAD_EVENTS_MAX)
+      .map(({ id }) => id);
     if (head_only) {
       const next_from_event_seq = newest[0]?.seq ?? 0;
       return { head: { ...told, next_from_event_seq, head_event_ids, more: false }, events: [] };
     }
-    const isOwed = this.#owedTo(from, name, new Set(known));
+    const isKnown = new Set(known);
+    const isOwed = (row: EventRow) => !isKnown.has(row.id) && isForeign(row);
     const scanned = tables.events.after(lane, after, head, ROWS_PER_PAGE);
     const owed = scanned.filter(isOwed);
     const page = owed.slice(0, limit);
@@ -166,17 +165,13 @@ export class Exchange {
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
   }
 
-  /** Whether a peer does not have an event yet, as far as it says or we know. */
-  #owedTo(from: string, { feedKey }: LaneName, known: ReadonlySet<string>): (row: EventRow) => boolean {
+  /** Whether an event is told to a peer: of subscriptions it has neither written nor brought. */
+  #foreignTo(from: string, { feedKey }: LaneName): (row: EventRow) => boolean {
     const { nodes, peers, links } = this.#options.tables;
     const node = nodes.find(from);
     const peer = node === undefined ? undefined : peers.get(node);
-    const isOfSubscriptions = feedKey === "";
-    return ({ id, author, seq }) => {
-      if (known.has(id)) return false;
-      if (!isOfSubscriptions) return true;
-      return author !== node && !(peer && links.has(peer.link, seq));
-    };
+    if (feedKey !== "") return () => true;
+    return ({ author, seq }) => author !== node && !(peer && links.has(peer.link, seq));
   }
 
   /** What is asked for. A scope that stays here looks like a lane without events. */

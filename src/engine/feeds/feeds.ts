@@ -27,7 +27,7 @@ import { clamp } from "../config.ts";
 import { InTurn } from "../inturn.ts";
 import { Author } from "./author.ts";
 import { canonical, object } from "./encoding.ts";
-import { encodeEnvelope } from "./envelope.ts";
+import { encodeGivenEnvelope } from "./envelope.ts";
 import type { FeedEvent } from "./event.ts";
 import type { FeedLog } from "./feedlog.ts";
 import type { Identity } from "./identity.ts";
@@ -133,7 +133,7 @@ export class Feeds {
       ...place,
       contentJson: canonical(request.content),
       replyTo: given(request.reply_to_message_id),
-      envelopeJson: request.agent_envelope == null ? undefined : encodeEnvelope(request.agent_envelope),
+      envelopeJson: encodeGivenEnvelope(request.agent_envelope),
     });
     await this.#accept([event]);
     const { networkId: network_id, feedKey: feed_key, hint: scope_hint } = place;
@@ -211,7 +211,7 @@ export class Feeds {
     const subscriber = given(request.subscriber_node_id) ?? this.nodeId;
     if (this.#strict && subscriber !== this.nodeId) throw invalid("unauthorized: claimer author mismatch");
     const { active } = request;
-    const envelopeJson = request.agent_envelope == null ? undefined : encodeEnvelope(request.agent_envelope);
+    const envelopeJson = encodeGivenEnvelope(request.agent_envelope);
     const event_id = await this.#changes.run(JSON.stringify([subscriber, place.feedKey]), async () => {
       const ending = this.#endingElsewhere(place, subscriber);
       const event = this.#author.subscription({ ...place, subscriber, active, envelopeJson });

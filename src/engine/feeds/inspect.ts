@@ -3,13 +3,14 @@ import { decoder } from "../../contract/decode.ts";
 import { ApiError, invalid } from "../../contract/errors.ts";
 import { MessagePayload, PROTOCOL_VERSION, SignedEvent, SubscriptionPayload } from "../../contract/events.ts";
 import { EVENT_AHEAD_MS_MAX, PEER_JSON_DEPTH_MAX } from "../../contract/limits.ts";
-import type { CarriedEvent, RejectedEvent } from "../../contract/peers.ts";
+import { CarriedEvent, type RejectedEvent } from "../../contract/peers.ts";
 import { canonical, object, sha256 } from "./encoding.ts";
 import { encodeEnvelope } from "./envelope.ts";
 import { type EventKind, encodeSigned, encodeUnsigned, type FeedEvent, kinds } from "./event.ts";
 import { isId, isSignature, isSignedBy } from "./identity.ts";
 import type { Scopes } from "./scope.ts";
 
+const readCarried = decoder(CarriedEvent, PEER_JSON_DEPTH_MAX);
 const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
 const readMessage = decoder(MessagePayload, PEER_JSON_DEPTH_MAX);
 const readSubscription = decoder(SubscriptionPayload, PEER_JSON_DEPTH_MAX);
@@ -31,16 +32,16 @@ interface Payload {
   readonly subscription: FeedEvent["subscription"];
 }
 
-/** The event in its one spelling, or why it is none. */
-export async function inspect(carried: CarriedEvent, expected: Expected): Promise<FeedEvent | RejectedEvent> {
+/** The event that is carried, in its one spelling, or why it is none. `carried` is JSON. */
+export async function inspect(carried: string, expected: Expected): Promise<FeedEvent | RejectedEvent> {
   try {
-    return await checked(carried, expected);
+    return await checked(readCarried(carried), expected);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     const reason = error.message.startsWith("invalid event: ")
       ? error.message
       : `invalid event: ${error.message}`;
-    return { event_id: idIn(carried.event), error: reason };
+    return { event_id: idIn(carried), error: reason };
   }
 }
 
@@ -158,11 +159,7 @@ function must(holds: boolean, otherwise: string): void {
 }
 
 /** The id that something claims which may not be an event at all. */
-function idIn(raw: string): string | null {
-  try {
-    const { event_id } = JSON.parse(raw) as { event_id?: unknown };
-    return typeof event_id === "string" ? event_id : null;
-  } catch {
-    return null;
-  }
+function idIn(carried: string): string | null {
+  const { event } = (JSON.parse(carried) ?? {}) as { event?: { event_id?: unknown } | null };
+  return typeof event?.event_id === "string" ? event.event_id : null;
 }

@@ -7,6 +7,7 @@ import type { LaneName } from "../../store/feeds/lanes.ts";
 import type { Exchange } from "./exchange.ts";
 import type { FeedLog } from "./feedlog.ts";
 import type { Peer } from "./peer.ts";
+import { RemoteFailure } from "./remote.ts";
 import type { Scopes } from "./scope.ts";
 
 /** What a peer has sent us is looked for among so many of the newest events. */
@@ -123,6 +124,7 @@ export class Puller {
       caught = known.at(-1)?.seq ?? log.head;
       if (peer.met!.link !== link) return;
       const { next_from_event_seq: next, more, events } = page;
+      if (next < readSeq) throw new RemoteFailure("the answer cannot be understood: its position goes back");
       const isStuck = events.length === 0 && this.#knowsMore(page) && next === readSeq;
       const seq = isStuck && this.#mayReset(link, lane) ? 0 : next;
       const read = { lane: name, seq, isAll: !more };

@@ -35,7 +35,7 @@ import {
   PushEvents,
   RejectedEvent,
 } from "../../contract/peers.ts";
-import { answer, count, object } from "./naming.ts";
+import { answer, count, object, ref } from "./naming.ts";
 
 const ID = { pattern: "^[0-9a-f]{64}$" };
 const SAID = { pattern: "\\S" };
@@ -213,7 +213,7 @@ object(PushEvents, "PushEvents", "Events for an instance.", {
   from: { description: "Who sends them.", ...ID },
   network_id: NETWORK,
   log_id: { description: "The sender's feed log.", ...SAID },
-  events: { description: EVENTS, minItems: 1, maxItems: PUSH_EVENTS_MAX },
+  events: { description: EVENTS, minItems: 1, maxItems: PUSH_EVENTS_MAX, items: ref(CarriedEvent) },
 });
 object(RejectedEvent, "RejectedEvent", "An event that is not what it claims to be.", {
   event_id: "Its id, if it has one.",
@@ -250,7 +250,7 @@ answer(Backfilled, "Backfilled", "A page of a lane, as its events were accepted.
   next_from_event_seq: count("Where to go on; with `head_only` the newest event."),
   head_only: "As it was asked for.",
   head_event_ids: { description: "The newest events of the lane, newest first.", maxItems: HEAD_EVENTS_MAX },
-  events: EVENTS,
+  events: { description: EVENTS, items: ref(CarriedEvent) },
   more: "Whether there are more behind them.",
 });
 object(PeerState, "PeerState", "How it goes with a peer.", {
