@@ -5,6 +5,7 @@ import http from "node:http";
 import { checkAddress, isLoopback } from "./address.ts";
 import type { Config } from "./config.ts";
 import { keySources, tlsFrom } from "./credentials.ts";
+import { Consensus } from "./engine/consensus/consensus.ts";
 import { Engine } from "./engine/engine.ts";
 import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
@@ -66,6 +67,8 @@ export async function startServer(
       unexpected,
     }),
   );
+  const { feeds: ours, log: feedLog } = engine.network;
+  parts.use(new Consensus({ feeds: ours, log: feedLog, now, unexpected }));
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
 
@@ -101,7 +104,7 @@ export async function startServer(
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   if (config.portFile !== "") await writePortFile(config.portFile, address);
   log.info({ address, tls: tls !== undefined }, "listening");
-  const { nodeId, networkId } = engine.network.feeds;
+  const { nodeId, networkId } = ours;
   log.info({ nodeId, networkId, peers }, "feeds are ready");
   const joined = engine.network.join({
     urls: peers,
