@@ -14,12 +14,16 @@ export function feedSettings({ feedNodeSeed, feedNetworkId, feedStrict }: Config
 export function peerUrls({ feedPeers }: Config): string[] {
   const urls = feedPeers.split(",").flatMap((entry) => entry.trim().replace(/\/+$/, "") || []);
   for (const url of urls) {
-    if (!isHttp(url)) throw new Error(`Cannot use FEED_PEERS: ${url} is no http or https URL`);
+    if (!isBase(url)) throw new Error(`Cannot use FEED_PEERS: ${hidden(url)} is no http or https base URL`);
   }
   return [...new Set(urls)];
 }
 
-function isHttp(text: string): boolean {
+/** Secrets do not belong into a URL, which is shown in logs and by the status. */
+function isBase(text: string): boolean {
   const url = URL.parse(text);
-  return url !== null && /^https?:$/.test(url.protocol) && url.search === "" && url.hash === "";
+  if (url === null || !/^https?:$/.test(url.protocol)) return false;
+  return [url.search, url.hash, url.username, url.password].every((part) => part === "");
 }
+
+const hidden = (url: string): string => url.replace(/\/\/[^/@]*@/, "//…@");

@@ -85,7 +85,8 @@ export class Engine implements Disposable {
     let leases = 0;
     for (const { jobs } of this.#catalog.allLoaded()) leases += jobs?.inFlight ?? 0;
     const routers = this.#routerSet.size;
-    return { census, routers, leases, commits: this.#commits.figures, store: this.#store.figures };
+    const { figures: commits } = this.#commits;
+    return { census, routers, leases, commits, store: this.#store.figures, feeds: this.network.figures };
   }
 
   /** The figures of the first `limit` topics by name. */

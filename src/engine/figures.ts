@@ -3,6 +3,7 @@ import type { StoreFigures } from "../store/store.ts";
 import type { Catalog } from "./catalog.ts";
 import type { Census } from "./census.ts";
 import type { CommitFigures } from "./commit.ts";
+import type { FeedFigures } from "./feeds/network.ts";
 
 export interface Figures {
   readonly census: Readonly<Census>;
@@ -10,6 +11,7 @@ export interface Figures {
   readonly leases: number;
   readonly commits: CommitFigures;
   readonly store: StoreFigures;
+  readonly feeds: FeedFigures;
 }
 
 /** Where one topic stands. */

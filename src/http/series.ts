@@ -6,6 +6,8 @@
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import { METRICS_TOPICS_MAX, SYNC_BUCKETS_US } from "../contract/limits.ts";
+import type { FeedFigures } from "../engine/feeds/network.ts";
+import type { PeerFigures } from "../engine/feeds/peering.ts";
 import type { Figures, TopicFigures } from "../engine/figures.ts";
 import type { Admission } from "./admission.ts";
 
@@ -66,6 +68,22 @@ const perQueue = (
   value: (queue: NonNullable<TopicFigures["queue"]>) => number,
 ): Series => perTopic(name, help, ({ queue }) => queue && value(queue));
 
+/** A series for each configured peer. */
+const perPeer = (
+  name: string,
+  type: Series["type"],
+  help: string,
+  value: (peer: PeerFigures, feeds: FeedFigures) => number,
+): Series => ({
+  ...gauge(
+    name,
+    help,
+    ({ feeds }) => feeds.peers.map((peer) => [peer.state.url, value(peer, feeds)] as const),
+    "peer",
+  ),
+  type,
+});
+
 const table: readonly Series[] = [
   gauge("topics_topics", "Topics.", ({ census }) => census.topics),
   gauge(
@@ -93,6 +111,42 @@ const table: readonly Series[] = [
   gauge("topics_sse_connections", "Open streams: watch, work, WebSocket.", ({ streams }) => streams),
   gauge("topics_watch_sessions", "Watch sessions.", ({ sessions }) => sessions),
   gauge("topics_stream_held_bytes", "Bytes held for slow readers of streams.", ({ heldBytes }) => heldBytes),
+  gauge("topics_feed_events", "Events in the feed log.", ({ feeds }) => feeds.events),
+  gauge(
+    "topics_feed_subscriptions",
+    "Subscriptions in force, here and elsewhere.",
+    ({ feeds }) => feeds.subscriptions,
+  ),
+  counter("topics_feed_posted_total", "Events that clients have brought about.", ({ feeds }) => feeds.posted),
+  counter(
+    "topics_feed_received_total",
+    "Events that peers have brought, by what has become of them.",
+    ({ feeds: { accepted, duplicates, rejected } }) => Object.entries({ accepted, duplicates, rejected }),
+    "result",
+  ),
+  perPeer("topics_peer_connected", "gauge", "1 if the last exchange has worked.", ({ state }) =>
+    Number(state.connected),
+  ),
+  perPeer(
+    "topics_peer_lag_events",
+    "gauge",
+    "Events of the feed log that are not done with for a peer.",
+    ({ state }, { events }) => Math.max(0, events - state.out_seq),
+  ),
+  perPeer(
+    "topics_peer_last_ok_timestamp_seconds",
+    "gauge",
+    "When an exchange has last worked, since unix epoch in seconds; 0 if never.",
+    ({ state }) => (state.last_ok_at ?? 0) / 1000,
+  ),
+  perPeer("topics_peer_pushes_total", "counter", "Pushes that a peer has taken.", ({ pushes }) => pushes),
+  perPeer(
+    "topics_peer_pulls_total",
+    "counter",
+    "Pages and digests that a peer has given.",
+    ({ pulls }) => pulls,
+  ),
+  perPeer("topics_peer_failures_total", "counter", "Exchanges that have failed.", ({ failures }) => failures),
   gauge("topics_ready", "1 if the server takes requests.", ({ ready }) => Number(ready)),
   gauge("topics_recovery_progress", "How much is recovered, 0 to 1.", () => 1),
   counter("topics_uptime_ms", "Milliseconds since the start.", ({ uptimeMs }) => Math.floor(uptimeMs)),

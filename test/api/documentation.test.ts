@@ -138,7 +138,9 @@ describe("the document", () => {
       expect(operation.description).toMatch(/./);
       expect(tags).toContain(operation.tags[0]!);
       const scope = operation.security[0]![scheme[0]!]?.[0];
-      const key = operation.security.length > 1 ? "Open without a key" : /Needs (?:a|the) key/;
+      const isOfPeers = operation.security.some((way) => "peer" in way);
+      const open = isOfPeers ? "Needs the token that is configured for peers" : "Open without a key";
+      const key = operation.security.length > 1 ? open : /Needs (?:a|the) key/;
       expect(operation.description).toMatch(scope ? `Needs the scope \`${scope}\`` : key);
     }
   });

@@ -32,6 +32,13 @@ const variables: Record<string, string | undefined> = {
   TOPICS_MAX_TOTAL_BYTES: "0",
   TOPICS_MAX_INFLIGHT_PER_KEY: "1000",
   RUST_LOG: "info",
+  FEED_NETWORK_ID: undefined,
+  FEED_NODE_SEED: undefined,
+  FEED_PEERS: undefined,
+  FEED_PEER_TOKEN: undefined,
+  FEED_SYNC_INTERVAL_MS: "15000",
+  FEED_STRICT: "false",
+  FEED_PUBLIC: "false",
 };
 
 interface Setting {
@@ -56,7 +63,7 @@ const plain = (value: string, name: string) => {
 function settings(stdout: string): Map<string, Setting> {
   const found = new Map<string, Setting>();
   for (const line of stdout.split("\n")) {
-    const name = /\b(TOPICS_[A-Z_]+|RUST_LOG)\b/.exec(line)?.[1];
+    const name = /\b((?:TOPICS|FEED)_[A-Z_]+|RUST_LOG)\b/.exec(line)?.[1];
     if (name === undefined) continue;
     if (found.has(name)) throw new Error(`${name} is printed twice: ${stdout}`);
     const columns = line.split(/\s{2,}|\t|\s*[=|]\s*/).map((column) => column.replace(/^[(["]|[)\]"]$/g, ""));
@@ -101,6 +108,11 @@ describe.concurrent("topics config", () => {
     TOPICS_MAX_TOTAL_BYTES: "1004",
     TOPICS_MAX_INFLIGHT_PER_KEY: "1005",
     RUST_LOG: "warn",
+    FEED_NETWORK_ID: "mainnet",
+    FEED_PEERS: "http://a.example:4000,https://b.example",
+    FEED_SYNC_INTERVAL_MS: "1011",
+    FEED_STRICT: "1",
+    FEED_PUBLIC: "true",
   };
 
   test("prints what the variables say", async () => {
@@ -116,7 +128,8 @@ describe.concurrent("topics config", () => {
       name,
       { value: value === "1" ? "true" : value, source: "variable" },
     ]);
-    const { TOPICS_API_KEYS, ...others } = Object.fromEntries(printed);
+    // Secrets are not shown.
+    const { TOPICS_API_KEYS, FEED_NODE_SEED, FEED_PEER_TOKEN, ...others } = Object.fromEntries(printed);
     expect(others).toEqual(Object.fromEntries(expected));
     expect(TOPICS_API_KEYS).toMatchObject({ source: "default" });
   });
@@ -280,10 +293,12 @@ describe.concurrent("usage", () => {
 
 test("the README names every variable with its default, and no other", async () => {
   const readme = await Bun.file(join(import.meta.dir, "../../README.md")).text();
-  const rows = readme.split("\n").filter((line) => /^\|.*`(TOPICS_[A-Z_]+|RUST_LOG)` *\|/.test(line));
+  const rows = readme
+    .split("\n")
+    .filter((line) => /^\|.*`((?:TOPICS|FEED)_[A-Z_]+|RUST_LOG)` *\|/.test(line));
   const documented = rows.map((row) => {
     const cells = row.split("|").map((cell) => cell.trim().replaceAll("`", ""));
-    const at = cells.findIndex((cell) => /^(TOPICS_[A-Z_]+|RUST_LOG)$/.test(cell));
+    const at = cells.findIndex((cell) => /^((?:TOPICS|FEED)_[A-Z_]+|RUST_LOG)$/.test(cell));
     return [cells[at]!, plain(cells[at + 1]!, cells[at]!)] as const;
   });
   const printed = [...(await config())].map(([name, { value }]) => [name, value] as const);

@@ -44,6 +44,11 @@ export class FeedLog {
     return this.#topics.existing(FEED_LOG);
   }
 
+  /** How many events there are, shown or not, damaged or not. */
+  get events(): number {
+    return this.#topics.find(FEED_LOG)?.log.head ?? 0;
+  }
+
   /** The newest event that is shown: it is on the device. */
   get head(): number {
     return this.topic.shownHead;

@@ -103,6 +103,7 @@ export class Feeds {
   /** This instance's name: its public key. */
   readonly nodeId: string;
   readonly networkId: string;
+  #posted = 0;
   readonly #tables: FeedTables;
   readonly #log: FeedLog;
   readonly #commits: Commits;
@@ -123,6 +124,11 @@ export class Feeds {
     this.#strict = strict;
     this.#scopes = scopes;
     this.#now = now;
+  }
+
+  /** Events that clients have brought about, since the start. */
+  get posted(): number {
+    return this.#posted;
   }
 
   /** Resolves when the message is kept and shown. Throws `invalid_request`, `unprocessable`. */
@@ -299,6 +305,7 @@ export class Feeds {
       // So the log's own time tells where an author's clock must go on after a restart.
       now: Math.max(this.#now(), latest),
     });
+    this.#posted += events.length;
   }
 }
 

@@ -5,7 +5,7 @@ import type { Commits } from "../commit.ts";
 import { resolveConfig } from "../config.ts";
 import type { Group } from "../group.ts";
 import type { Topics } from "../topics.ts";
-import { Exchange } from "./exchange.ts";
+import { Exchange, type ExchangeFigures } from "./exchange.ts";
 import { FeedLog } from "./feedlog.ts";
 import { Feeds } from "./feeds.ts";
 import { Forgetter } from "./forgetter.ts";
@@ -20,6 +20,16 @@ export interface FeedSettings {
   readonly networkId: string;
   /** As a reference node behaves. */
   readonly strict: boolean;
+}
+
+/** Counts are since the start. */
+export interface FeedFigures extends ExchangeFigures {
+  /** In the log, and subscriptions in force. */
+  readonly events: number;
+  readonly subscriptions: number;
+  /** Events that clients have brought about. */
+  readonly posted: number;
+  readonly peers: readonly PeerFigures[];
 }
 
 /** The names of what is kept secret, or at least by itself. */
@@ -68,6 +78,16 @@ export class Network implements Disposable {
   join(settings: PeeringSettings): AsyncDisposable {
     this.#peering = new Peering(this.#options, settings);
     return this.#peering;
+  }
+
+  get figures(): FeedFigures {
+    return {
+      events: this.log.events,
+      subscriptions: this.#options.tables.subscriptions.active,
+      posted: this.feeds.posted,
+      ...this.exchange.figures,
+      peers: this.peers,
+    };
   }
 
   /** How it goes with the configured peers. */

@@ -77,7 +77,10 @@ const failures: Failures = {
   },
 };
 
-const codes = Object.keys(errors) as ErrorCode[];
+/** Errors that only feeds have, which tell them in words. */
+const ofFeeds: readonly ErrorCode[] = ["unprocessable", "network_mismatch", "control_busy"];
+
+const codes = (Object.keys(errors) as ErrorCode[]).filter((code) => !ofFeeds.includes(code));
 
 for (const code of codes) name(envelope(code), schemaName(code), failures[code].when);
 
