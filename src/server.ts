@@ -114,7 +114,8 @@ export async function startServer(
       if (reason === null) log.info({ url, nodeId }, "a peer is connected");
       else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");
     },
-    refused: (url, seq, reason) => log.warn({ url, seq, reason }, "a peer refuses an event of the feed log"),
+    refused: (url, events, reason) =>
+      log.warn({ url, events, reason }, "a peer refuses events of the feed log"),
   });
   parts.use(joined);
   const kept = parts.move();

@@ -63,6 +63,8 @@ export const EVENT_BYTES_MAX = 128 * 1024;
 export const EVENT_AHEAD_MS_MAX = 300_000;
 export const MESSAGES_LIMIT_DEFAULT = 50;
 export const MESSAGES_LIMIT_MAX = 200;
+/** A page of messages ends early behind so many bytes. */
+export const MESSAGES_BYTES_MAX = 8 * 1024 * 1024;
 export const SUBSCRIPTIONS_LIMIT_MAX = 1000;
 /** Events and bytes that one instance hands to another at once, and what may surround them. */
 export const PUSH_EVENTS_MAX = 256;

@@ -77,7 +77,7 @@ export function feedRoutes(feeds: Feeds, admission: Admission) {
         scope: "read",
         summary: "Read messages, newest first",
         description:
-          "Pass `next_anchor` on to get the next page. What arrives from peers meanwhile takes its place by its author's " +
+          "Pass `next_anchor` on to get the next page; a page of large messages ends early. What arrives from peers meanwhile takes its place by its author's " +
           "time, which may be behind a reader.",
         parameters: [
           parameter.feedKey,

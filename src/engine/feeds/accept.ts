@@ -77,7 +77,8 @@ function enter(group: Group, event: FeedEvent, arrival: Arrival): void {
 }
 
 /** Puts a subscription's change in force, unless a newer one is: the newest wins, in whichever order they arrive. */
-function changeSubscription(group: Group, event: FeedEvent, host: number, { seq, self }: Arrival): void {
+function changeSubscription(group: Group, event: FeedEvent, host: number, arrival: Arrival): void {
+  const { seq, self, peer } = arrival;
   const { lanes, subscriptions, cursors, peers } = group.store.feeds;
   const { id: eventId, networkId, scope, feedKey, createdAt } = event;
   const { subscriber, active } = event.subscription!;
@@ -87,10 +88,9 @@ function changeSubscription(group: Group, event: FeedEvent, host: number, { seq,
   const lane = lanes.named({ networkId, scope, feedKey });
   subscriptions.put({ ...key, lane, active, seq, createdAt, eventId });
   if (event.author === self) cursors.follow({ networkId, subscriber, feedKey }, active ? lane : null, seq);
-  const asked = new Set<number>();
-  if (current?.active) asked.add(current.lane);
-  if (active) asked.add(lane);
-  for (const peer of peers.all()) for (const each of asked) reviewWish(group, peer, each);
+  // Who wanted a lane by the event that held before may not any more, and who has brought this one may from now on.
+  if (current?.active) for (const each of peers.wanting(current.lane)) reviewWish(group, each, current.lane);
+  if (active && peer) reviewWish(group, peer, lane);
 }
 
 const isNewer = ({ createdAt, id }: FeedEvent, current: { createdAt: number; eventId: string }): boolean =>

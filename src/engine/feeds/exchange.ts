@@ -108,6 +108,10 @@ export class Exchange {
         else good.push(event);
       }
     }
+    this.figures.rejected += rejected.length;
+    // Nobody is remembered for what is not kept.
+    if (good.length === 0 && read === undefined)
+      return { accepted: 0, duplicates: 0, head: this.#options.log.head, rejected };
     const { outcome } = await commits.submit({
       kind: "accept_events",
       topic: FEED_LOG,
@@ -120,7 +124,6 @@ export class Exchange {
     });
     this.figures.accepted += outcome.accepted;
     this.figures.duplicates += outcome.duplicates;
-    this.figures.rejected += rejected.length;
     return { ...outcome, rejected };
   }
 

@@ -13,6 +13,7 @@ import type {
 } from "../../contract/feeds.ts";
 import {
   FEED_LOG,
+  MESSAGES_BYTES_MAX,
   MESSAGES_LIMIT_MAX,
   PEER_JSON_DEPTH_MAX,
   SAFE_INTEGER_MAX,
@@ -160,10 +161,11 @@ export class Feeds {
       lane === undefined ? [] : events.older(lane, beforeCreatedAt, beforeId, this.#log.head, size + 1);
     const page = rows.slice(0, size);
     const named = lane === undefined ? undefined : lanes.get(lane);
-    const messages = await this.#log.encoded(page, (row, text) => this.#encodeMessage(row, named!, text));
-    const last = page.at(-1);
+    const encode = (row: EventRow, text: string) => this.#encodeMessage(row, named!, text);
+    const messages = await this.#log.encoded(page, encode, MESSAGES_BYTES_MAX);
+    const last = page[messages.length - 1];
     // A reference node tells of a place behind the last page, too.
-    const isEnd = last === undefined || (!this.#strict && rows.length === page.length);
+    const isEnd = last === undefined || (!this.#strict && rows.length === messages.length);
     const next_anchor = isEnd ? null : { before_created_at: last.createdAt, before_message_id: last.id };
     return { messages, head: { network_id: networkId, feed_key: feedKey, scope_hint: hint }, next_anchor };
   }

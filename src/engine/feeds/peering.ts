@@ -33,8 +33,8 @@ export interface PeeringSettings {
   readonly remote: (url: string) => Remote;
   /** The link to a peer has come up, or gone down with that reason. */
   readonly turned: (url: string, nodeId: string | null, reason: string | null) => void;
-  /** A peer refuses an event, which is not sent to it again. */
-  readonly refused: (url: string, seq: number, reason: string) => void;
+  /** A peer does not take some events, which are not sent to it again. */
+  readonly refused: (url: string, events: number, reason: string) => void;
 }
 
 /** How it goes with a peer, and how often it was spoken to. */
@@ -56,7 +56,7 @@ export class Peering implements AsyncDisposable {
     const meet = (peer: Peer, id: string, logId: string) => this.#meet(peer, id, logId);
     const isIdle = (peer: Peer) => this.#isIdle(peer);
     const outbox = new Outbox(tables, log, networkId);
-    const refused = ({ url }: Peer, seq: number, reason: string) => settings.refused(url, seq, reason);
+    const refused = ({ url }: Peer, events: number, reason: string) => settings.refused(url, events, reason);
     const pusher = new Pusher({ outbox, log, commits, nodeId, networkId, refused, meet });
     const { intervalMs } = settings;
     const puller = new Puller({ tables, log, exchange, scopes, nodeId, networkId, intervalMs, meet, isIdle });

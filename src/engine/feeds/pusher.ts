@@ -18,8 +18,8 @@ export interface PusherOptions {
   readonly commits: Commits;
   readonly nodeId: string;
   readonly networkId: string;
-  /** A peer takes all but this event, which is given up. */
-  readonly refused: (peer: Peer, seq: number, reason: string) => void;
+  /** A peer does not take some events, which are given up. */
+  readonly refused: (peer: Peer, events: number, reason: string) => void;
   /** Takes notice of who has answered. */
   readonly meet: (peer: Peer, nodeId: string, logId: string) => Promise<void>;
 }
@@ -77,13 +77,15 @@ export class Pusher {
       peer.pushes++;
       await this.#options.meet(peer, answer.node_id, answer.log_id);
       peer.answered(peer.pushing);
+      const { length, 0: first } = answer.rejected;
+      if (first) this.#options.refused(peer, length, first.error);
     } catch (error) {
       if (!(error instanceof RemoteFailure) || !error.isOfContent) throw error;
       if (events.length > 1) {
         this.#limits.set(peer, Math.ceil(Math.min(events.length, limit) / 2));
         return;
       }
-      this.#options.refused(peer, batch.seqs[0]!, error.message);
+      this.#options.refused(peer, 1, error.message);
     }
     this.#limits.set(peer, Math.min(2 * limit, PUSH_EVENTS_MAX));
     // Who has another log by now has nothing of what we noted.

@@ -31,7 +31,7 @@ const toRow = ([node, link, logId, outSeq]: Row): PeerRow => ({ node, link, logI
 
 export class Peers {
   readonly #get: Statement;
-  readonly #all: Statement;
+  readonly #wanting: Statement;
   readonly #count: Statement;
   readonly #nextLink: Statement;
   readonly #put: Statement;
@@ -47,7 +47,10 @@ export class Peers {
   constructor(db: Database) {
     const columns = "node, link, log_id, out_seq";
     this.#get = db.prepare(`SELECT ${columns} FROM feed_peers WHERE node = ?`);
-    this.#all = db.prepare(`SELECT ${columns} FROM feed_peers ORDER BY link`);
+    this.#wanting = db.prepare(
+      `SELECT p.node, p.link, p.log_id, p.out_seq FROM feed_peer_lanes w JOIN feed_peers p USING (link)
+       WHERE w.lane = ? AND w.wanted`,
+    );
     this.#count = db.prepare("SELECT count(*) FROM feed_peers");
     this.#nextLink = db.prepare(
       `SELECT 1 + ifnull(max(link), 0)
@@ -74,8 +77,9 @@ export class Peers {
     return row && toRow(row);
   }
 
-  all(): PeerRow[] {
-    return (this.#all.values() as Row[]).map(toRow);
+  /** The peers that want a lane. */
+  wanting(lane: number): PeerRow[] {
+    return (this.#wanting.values(lane) as Row[]).map(toRow);
   }
 
   get count(): number {

@@ -47,6 +47,7 @@ export class Subscriptions {
   readonly #get: Statement;
   readonly #bySeq: Statement;
   readonly #older: Statement;
+  readonly #olderOf: Statement;
   readonly #isWanted: Statement;
   readonly #wantedLanes: Statement;
   readonly #hostedLanes: Statement;
@@ -60,14 +61,16 @@ export class Subscriptions {
       `SELECT s.lane FROM feed_subscriptions s JOIN feed_events e ON e.event_id = s.event_id
        WHERE e.seq = ?1 AND s.created_at = e.created_at AND s.active`,
     );
-    this.#older = db.prepare(
-      `SELECT ${columns} FROM feed_subscriptions
-       WHERE (created_at, event_id) < (?1, ?2) AND (?3 IS NULL OR network_id = ?3)
-         AND (?4 IS NULL OR feed_key = ?4) AND (?5 IS NULL OR active = ?5)
-         AND (?6 = '[]' OR EXISTS (
-           SELECT 1 FROM json_each(?6) WHERE substr(feed_key, 1, length(value)) = value))
-       ORDER BY created_at DESC, event_id DESC LIMIT ?7`,
-    );
+    // A feed's own are found by an index, which an optional condition could not use.
+    const older = (ofFeed: string) => `
+      SELECT ${columns} FROM feed_subscriptions
+      WHERE ${ofFeed} AND (created_at, event_id) < (?1, ?2) AND (?3 IS NULL OR network_id = ?3)
+        AND (?5 IS NULL OR active = ?5)
+        AND (?6 = '[]' OR EXISTS (
+          SELECT 1 FROM json_each(?6) WHERE substr(feed_key, 1, length(value)) = value))
+      ORDER BY created_at DESC, event_id DESC LIMIT ?7`;
+    this.#older = db.prepare(older("?4 IS NULL"));
+    this.#olderOf = db.prepare(older("feed_key = ?4"));
     this.#isWanted = db.prepare(
       `SELECT EXISTS (SELECT 1 FROM feed_subscriptions s JOIN feed_links l ON l.link = ?2 AND l.seq = s.seq
        WHERE s.lane = ?1 AND s.active)`,
@@ -102,7 +105,8 @@ export class Subscriptions {
     const { networkId = null, feedKey = null, active, within } = filter;
     const isActive = active === undefined ? null : Number(active);
     const prefixes = JSON.stringify(within);
-    const rows = this.#older.values(createdAt, eventId, networkId, feedKey, isActive, prefixes, limit);
+    const older = feedKey === null ? this.#older : this.#olderOf;
+    const rows = older.values(createdAt, eventId, networkId, feedKey, isActive, prefixes, limit);
     return (rows as Row[]).map(toRow);
   }
 

@@ -21,7 +21,7 @@ CREATE TABLE feed_events (
   created_at INTEGER NOT NULL,
   accepted_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX feed_events_by_seq ON feed_events (lane, seq);
+CREATE INDEX feed_events_by_lane ON feed_events (lane);
 CREATE INDEX feed_events_by_age ON feed_events (lane, created_at, event_id);
 
 -- What holds for each subscription now: what its newest event says. `host` is that event's author.
@@ -39,6 +39,7 @@ CREATE TABLE feed_subscriptions (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX feed_subscriptions_by_lane ON feed_subscriptions (lane) WHERE active;
 CREATE INDEX feed_subscriptions_by_age ON feed_subscriptions (created_at, event_id);
+CREATE INDEX feed_subscriptions_by_feed ON feed_subscriptions (feed_key, created_at, event_id);
 
 -- Subscribers hosted here. While `lane` is set they stand at its newest message behind `since_seq`, if there is one;
 -- otherwise at last_seq.
@@ -82,6 +83,7 @@ CREATE TABLE feed_peer_lanes (
   until_seq INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (link, lane)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX feed_peer_lanes_wanted ON feed_peer_lanes (lane) WHERE wanted;
 CREATE INDEX feed_peer_lanes_unsent ON feed_peer_lanes (link, lane) WHERE wanted AND sent_seq < until_seq;
 
 -- Links that are not used any more, until what they hold is removed.
