@@ -71,6 +71,8 @@ export async function startServer(
   parts.use(new Consensus({ feeds: ours, log: feedLog, now, unexpected }));
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
+  const { nodeId, networkId } = ours;
+  log.info({ nodeId, networkId, peers }, "feeds are ready");
 
   const tokens = new Tokens(keys, store.secret("tokens"), now);
   const { probeAuth, feedPublic, feedPeerToken } = config;
@@ -104,8 +106,6 @@ export async function startServer(
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   if (config.portFile !== "") await writePortFile(config.portFile, address);
   log.info({ address, tls: tls !== undefined }, "listening");
-  const { nodeId, networkId } = ours;
-  log.info({ nodeId, networkId, peers }, "feeds are ready");
   const joined = engine.network.join({
     urls: peers,
     intervalMs: config.feedSyncIntervalMs,

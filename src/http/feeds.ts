@@ -16,6 +16,7 @@ import {
   MESSAGES_LIMIT_MAX,
   SUBSCRIPTIONS_LIMIT_MAX,
 } from "../contract/limits.ts";
+import { resultFeedIn } from "../engine/consensus/ballots.ts";
 import type { Feeds } from "../engine/feeds/feeds.ts";
 import { access, authorizeName } from "./access.ts";
 import type { Admission } from "./admission.ts";
@@ -30,6 +31,13 @@ import { FeedQuery } from "./target.ts";
 const readPost = anyJsonReader(shapeDecoder(PostMessage), FEED_BODY_BYTES_MAX);
 const readSubscribe = anyJsonReader(shapeDecoder(Subscribe), FEED_BODY_BYTES_MAX);
 
+/** The result of a vote is posted by the server, to no feed that the proposer may not post to. Throws `forbidden`. */
+function authorizeResult(request: Request, content: string): void {
+  if (!callOf(request).caller.isRestricted) return;
+  const feedKey = resultFeedIn(JSON.parse(content));
+  if (feedKey !== undefined) authorizeName(request, feedKey);
+}
+
 export function feedRoutes(feeds: Feeds, admission: Admission) {
   return new Elysia({ name: "feeds" })
     .use(access)
@@ -38,6 +46,7 @@ export function feedRoutes(feeds: Feeds, admission: Admission) {
       async ({ request }) => {
         const body = await readPost(request, admission);
         authorizeName(request, body.feed_key.trim());
+        authorizeResult(request, body.content);
         return reply(request, await feeds.post(body));
       },
       feedOperation({

@@ -361,3 +361,19 @@ describe.concurrent("07 section 10: in subscribed feeds", () => {
     }
   });
 });
+
+describe("07 section 10: keys", () => {
+  test.each([
+    ["a.votes", 200],
+    ["a.votes.result", 200],
+    ["b.anything", 403],
+  ])("a key for a. may not have a result posted to another feed: %s", async (result_feed_key, status) => {
+    await using server = await startServer({ TOPICS_API_KEYS: "secret:rw:a." });
+    const content = { kind: "proposal", proposal_id: "p", result_feed_key };
+    const message = { feed_key: "a.votes", scope_hint: "group:crew", content };
+    const reply = await server.send("POST", "/api/topic/messages", message, {
+      authorization: "Bearer secret",
+    });
+    expect(reply.status).toBe(status);
+  });
+});

@@ -66,7 +66,9 @@ describe("jobs that cannot be moved to the dead letters", () => {
     const failed = (error: unknown) => {
       throw error;
     };
-    const engine = opened.use(new Engine({ store, limits, feeds, now: Date.now, failed, unexpected: failed }));
+    const engine = opened.use(
+      new Engine({ store, limits, feeds, now: Date.now, failed, unexpected: failed }),
+    );
     await engine.topics.put("other", {});
     await append(engine, "q", records(POISONED), { type: "queue" });
     await redeliver(engine, "q", POISONED);

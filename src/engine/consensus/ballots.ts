@@ -82,6 +82,12 @@ export function proposalIn(message: Message): Proposal | undefined {
   return fields.fit ? proposal : undefined;
 }
 
+/** The feed that a proposal wants its result in, if it names one. */
+export function resultFeedIn(content: unknown): string | undefined {
+  const fields = new Fields(content);
+  return fields.kind === "proposal" ? fields.text("result_feed_key")?.trim() : undefined;
+}
+
 export function stanceIn(message: Message): Stance | undefined {
   const fields = new Fields(message.content);
   if (fields.kind !== "stance" && fields.kind !== "interpreted_stance") return undefined;
