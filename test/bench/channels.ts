@@ -2,10 +2,10 @@
  * One subject in each system, on which a record goes from a publisher to everybody who listens: ours as
  * server-sent events and as WebSocket, Redis Pub/Sub, Redis Streams, and NATS. All of it is said over raw sockets.
  */
-import type { Socket } from "bun";
 import type { Step } from "./audience.ts";
 import { click } from "./client.ts";
 import { Connection, post } from "./connection.ts";
+import { command, openLine } from "./line.ts";
 
 export type System = "sse" | "websocket" | "pubsub" | "streams" | "nats";
 
@@ -106,22 +106,20 @@ async function openRedis(system: "pubsub" | "streams", url: string): Promise<Cha
   if (system === "streams") {
     return {
       subscriptions: async (count) => alike(count, [{ say: readBehind(0), until: "" }]),
-      publish: (round) => publisher.ask(command("XADD", TOPIC, `${round}-1`, "data", record(round))),
+      publish: async (round) => {
+        await publisher.ask(command("XADD", TOPIC, `${round}-1`, "data", record(round)));
+      },
       reply: readBehind,
       [Symbol.dispose]: dispose,
     };
   }
   return {
     subscriptions: async (count) => alike(count, [{ say: command("SUBSCRIBE", TOPIC), until: ":1\r\n" }]),
-    publish: (round) => publisher.ask(command("PUBLISH", TOPIC, record(round))),
+    publish: async (round) => {
+      await publisher.ask(command("PUBLISH", TOPIC, record(round)));
+    },
     [Symbol.dispose]: dispose,
   };
-}
-
-/** A command as Redis takes it. */
-function command(...words: string[]): Buffer {
-  const parts = words.map((word) => `$${word.length}\r\n${word}\r\n`);
-  return Buffer.from(`*${words.length}\r\n${parts.join("")}`);
 }
 
 async function openNats(url: string): Promise<Channel> {
@@ -132,46 +130,12 @@ async function openNats(url: string): Promise<Channel> {
   return {
     subscriptions: async (count) =>
       alike(count, [{ say: `${greeting}SUB ${TOPIC} 1\r\nPING\r\n`, until: "PONG\r\n" }]),
-    publish: (round) => {
+    publish: async (round) => {
       const record = JSON.stringify(click(round));
-      return publisher.ask(Buffer.from(`PUB ${TOPIC} ${record.length}\r\n${record}\r\nPING\r\n`), "PONG");
+      await publisher.ask(Buffer.from(`PUB ${TOPIC} ${record.length}\r\n${record}\r\nPING\r\n`), "PONG");
     },
     [Symbol.dispose]: () => publisher.end(),
   };
 }
 
 const alike = (count: number, steps: Step[]): Step[][] => Array.from({ length: count }, () => steps);
-
-interface Line {
-  /** Says something and resolves when the answer holds `until`. */
-  ask(text: Buffer, until?: string): Promise<void>;
-  end(): void;
-}
-
-async function openLine(url: string): Promise<Line> {
-  const { hostname, port } = new URL(url);
-  let answer = Promise.withResolvers<void>();
-  let heard = "";
-  let awaited = "";
-  const data = (_: Socket, chunk: Buffer) => {
-    heard += chunk.toString("latin1");
-    if (/^-/m.test(heard)) answer.reject(new Error(`The server answered ${heard}`));
-    if (heard.includes(awaited)) answer.resolve();
-  };
-  const close = () => answer.reject(new Error("The server ended the connection of a publisher"));
-  const socket = await Bun.connect({ hostname, port: Number(port), socket: { data, close } });
-  answer.promise.catch(() => {});
-  return {
-    ask: (text, until = "\r\n") => {
-      answer = Promise.withResolvers();
-      heard = "";
-      awaited = until;
-      socket.write(text);
-      return answer.promise;
-    },
-    end: () => {
-      answer.promise.catch(() => {});
-      socket.terminate();
-    },
-  };
-}

@@ -9,11 +9,18 @@ export interface Nats extends AsyncDisposable {
   readonly pid: number;
 }
 
-export async function startNats(parent: string): Promise<Nats> {
+/** `settings`: what else its configuration says, given the directory that it may use. */
+export async function startNats(
+  parent: string,
+  settings: (directory: string) => string = () => "",
+): Promise<Nats> {
   const directory = await temporaryDirectory(parent);
   const port = freePort();
   const log = join(directory.path, "log");
-  const child = start(["nats-server", "--addr", "127.0.0.1", "--port", String(port)], {}, log);
+  const file = join(directory.path, "settings");
+  await Bun.write(file, settings(directory.path));
+  const address = ["--addr", "127.0.0.1", "--port", String(port)];
+  const child = start(["nats-server", "--config", file, ...address], {}, log);
   const dispose = async () => {
     if (child.exitCode === null && child.signalCode === null) await end(child, "SIGKILL");
     await directory[Symbol.asyncDispose]();

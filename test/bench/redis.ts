@@ -22,7 +22,11 @@ export interface Redis extends AsyncDisposable {
 }
 
 /** Redis at its best for this work: no snapshots and no rewrites of its log while it is measured. */
-export async function startRedis(parent: string, appendfsync: "everysec" | "always"): Promise<Redis> {
+export async function startRedis(
+  parent: string,
+  appendfsync: "everysec" | "always",
+  more: Record<string, string | number> = {},
+): Promise<Redis> {
   const directory = await temporaryDirectory(parent);
   const port = freePort();
   const settings = {
@@ -33,6 +37,7 @@ export async function startRedis(parent: string, appendfsync: "everysec" | "alwa
     appendfsync,
     save: "",
     "auto-aof-rewrite-percentage": 0,
+    ...more,
   };
   const args = Object.entries(settings).flatMap(([name, value]) => [`--${name}`, String(value)]);
   const child = start(["redis-server", ...args], {}, join(directory.path, "log"));
@@ -91,10 +96,14 @@ export async function append(redis: Redis, pipeline: number, count: number): Pro
 }
 
 /** Stores `count` records under known ids. */
-export async function fillStream(redis: Redis, count: number): Promise<void> {
+export async function fillStream(
+  redis: Redis,
+  count: number,
+  recordOf: (i: number) => object = click,
+): Promise<void> {
   const parts: string[] = [];
   for (let i = 0; i < count; i++) {
-    parts.push(`XADD ${STREAM} ${FIRST_ID + i}-1 data '${JSON.stringify(click(i))}'\n`);
+    parts.push(`XADD ${STREAM} ${FIRST_ID + i}-1 data '${JSON.stringify(recordOf(i))}'\n`);
   }
   const output = await run(["redis-cli", "-p", String(redis.port), "--pipe"], new Blob(parts));
   if (!output.stdout.includes("errors: 0")) throw new Error(`Cannot fill the stream:\n${output.stdout}`);
@@ -113,8 +122,30 @@ export async function readPages(
     order
   ];
   const request = () => `XRANGE ${STREAM} ${FIRST_ID + first()} + COUNT ${limit}\r\n`;
+  return ask(redis, request, pageBytes(limit, click(0)), seconds);
+}
+
+/** Reads one page of `limit` records backwards, again and again, from the record `from` or else from the newest. */
+export async function readBackwards(
+  redis: Redis,
+  from: number | undefined,
+  limit: number,
+  record: object,
+  seconds: number,
+): Promise<Generated> {
+  const last = from === undefined ? "+" : `${FIRST_ID + from}-1`;
+  const request = () => `XREVRANGE ${STREAM} ${last} - COUNT ${limit}\r\n`;
+  return ask(redis, request, pageBytes(limit, record), seconds);
+}
+
+async function ask(
+  redis: Redis,
+  request: () => string,
+  answerBytes: number,
+  seconds: number,
+): Promise<Generated> {
   const cpuBefore = await cpuSeconds(process.pid);
-  const { latencies, elapsedSeconds } = await exchange(redis.port, request, pageBytes(limit), seconds);
+  const { latencies, elapsedSeconds } = await exchange(redis.port, request, answerBytes, seconds);
   return {
     calls: latencies.length,
     seconds: elapsedSeconds,
@@ -125,10 +156,10 @@ export async function readPages(
   };
 }
 
-/** The exact length of an XRANGE answer with `limit` records of the stream. */
-function pageBytes(limit: number): number {
+/** The exact length of an answer with `limit` records of the stream, all as long as this one. */
+function pageBytes(limit: number, record: object): number {
   const text = (value: string) => `$${value.length}\r\n${value}\r\n`;
-  const entry = `*2\r\n${text(`${FIRST_ID}-1`)}*2\r\n${text("data")}${text(JSON.stringify(click(0)))}`;
+  const entry = `*2\r\n${text(`${FIRST_ID}-1`)}*2\r\n${text("data")}${text(JSON.stringify(record))}`;
   return `*${limit}\r\n`.length + limit * entry.length;
 }
 

@@ -1,6 +1,8 @@
 /** The tables of a run as text. */
 import { fraction, generatorShare, gib, mib, NONE, percent, section, table, times, whole } from "./cells.ts";
 import type { Depth } from "./depth.ts";
+import type { Feeds } from "./feeds.ts";
+import { describeFeeds } from "./feedtables.ts";
 import type { Figures } from "./figures.ts";
 import type { Store } from "./growth.ts";
 import type { Machine } from "./machine.ts";
@@ -26,6 +28,7 @@ export interface Report {
   readonly visibility: Visibility[];
   readonly forwarding: Forwarding[];
   readonly watch: Watch;
+  readonly feeds: Feeds;
   /** What was left out, in sentences. */
   readonly omitted: string[];
 }
@@ -49,6 +52,7 @@ export function describe(report: Report): string {
     ),
     section("Routers: full write load", describeForwarding(report.forwarding), report.forwarding.length),
     ...describeWatch(report.watch),
+    ...describeFeeds(report.feeds),
     report.omitted.join("\n"),
   ];
   return `${sections.filter((text) => text !== "").join("\n\n")}\n`;

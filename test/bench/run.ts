@@ -1,7 +1,7 @@
 /**
  * The benchmark: `bun run bench`. Measures the built executable against Redis Streams and a bare server,
  * how its cost grows with the store, what large operations do to other clients, its queue against BullMQ
- * and PostgreSQL, its routers, and its watch streams against Redis and NATS.
+ * and PostgreSQL, its routers, its watch streams against Redis and NATS, and its feeds against both with copies.
  *
  * The report goes to standard output, as tables or with `--json` as one document; progress goes to
  * standard error. The load generators share the machine with the servers, so their CPU time is shown
@@ -10,6 +10,7 @@
 import { tmpdir } from "node:os";
 import { parseArgs } from "node:util";
 import { measureDepths } from "./depth.ts";
+import { measureFeeds, nothingFed } from "./feeds.ts";
 import { measureGrowth } from "./growth.ts";
 import type { Bench } from "./loads.ts";
 import { describeMachine } from "./machine.ts";
@@ -27,18 +28,20 @@ const usage = `bun run bench [options]
 
   --quick          1 s a row, small stores
   --json           print the report as JSON
-  --only <part>    throughput, growth, work, queue, router or watch; may be repeated (default: all)
+  --only <part>    throughput, growth, work, queue, router, watch or feeds; may be repeated (default: all)
+  --large          feeds: pages of 1,000,000 messages instead of 100,000
   --seconds <n>    seconds a row (default 5)
   --times <n>      runs of a row, of which the median is taken (default 3)
   --binary <path>  the executable to measure (default dist/topics, built if absent)
   --dir <path>     where to put the stores (default: the system's temporary directory)
 `;
 
-const parts = ["throughput", "growth", "work", "queue", "router", "watch"] as const;
+const parts = ["throughput", "growth", "work", "queue", "router", "watch", "feeds"] as const;
 type Part = (typeof parts)[number];
 
 const options = {
   quick: { type: "boolean", default: false },
+  large: { type: "boolean", default: false },
   json: { type: "boolean", default: false },
   only: { type: "string", multiple: true, default: [...parts] as string[] },
   seconds: { type: "string" },
@@ -71,7 +74,7 @@ async function measureAll(): Promise<Report> {
   const { seconds, times, quick, wanted, directory } = flags;
   const needed: Tool[] = ["wrk", "redis"];
   if (wanted("queue")) needed.push("postgres");
-  if (wanted("watch")) needed.push("nats");
+  if (wanted("watch") || wanted("feeds")) needed.push("nats");
   const tools = await findTools(needed, say);
   for (const line of tools.omitted) say(line);
   const machine = await describeMachine(directory);
@@ -87,6 +90,7 @@ async function measureAll(): Promise<Report> {
   const visibility = tools.wrk && wanted("router") ? await measureVisibility(bench) : [];
   const forwarding = tools.wrk && wanted("router") ? await measureForwarding(bench) : [];
   const watch = wanted("watch") ? await measureWatch(bench, tools) : nothingWatched;
+  const feeds = tools.wrk && wanted("feeds") ? await measureFeeds(bench, tools, flags.large) : nothingFed;
   return {
     machine,
     settings: { seconds, times, quick },
@@ -101,6 +105,7 @@ async function measureAll(): Promise<Report> {
     visibility,
     forwarding,
     watch,
+    feeds,
     omitted: tools.omitted,
   };
 }
@@ -116,6 +121,7 @@ function readFlags() {
     if (unknown.length > 0) throw new Error(`--only knows ${parts.join(", ")}, not ${unknown.join(", ")}`);
     return {
       quick: values.quick,
+      large: values.large,
       json: values.json,
       seconds: positive("--seconds", values.seconds ?? (values.quick ? "1" : "5")),
       times: positive("--times", values.times),

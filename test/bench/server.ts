@@ -31,7 +31,11 @@ export async function findBinary(given?: string): Promise<string> {
 }
 
 /** Starts the server on the data directory `data`, whose logs and port file go beside it. */
-export async function startServer(binary: string, data: string): Promise<Server> {
+export async function startServer(
+  binary: string,
+  data: string,
+  settings: Record<string, string> = {},
+): Promise<Server> {
   const portFile = `${data}.port`;
   const log = `${data}.log`;
   await rm(portFile, { force: true });
@@ -42,6 +46,7 @@ export async function startServer(binary: string, data: string): Promise<Server>
     TOPICS_PORT_FILE: portFile,
     TOPICS_DATA_DIR: data,
     TOPICS_MAX_TOPICS: "0",
+    ...settings,
   };
   const child = start([binary], env, log);
   const running = () => child.exitCode === null && child.signalCode === null;

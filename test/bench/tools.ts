@@ -32,7 +32,7 @@ export async function findTools(needed: Tool[], say: (line: string) => void): Pr
     await install.exited;
   }
   const lacks = {
-    wrk: "no figures of the server and of the ceiling, no growth, no work, no routers",
+    wrk: "no figures of the server and of the ceiling, no growth, no work, no routers, no feeds",
     redis: "no Redis Streams rows, no Redis Pub/Sub rows, no BullMQ rows",
     postgres: "no PostgreSQL rows",
     nats: "no NATS rows",

@@ -9,7 +9,7 @@ const TIMEOUT_SECONDS = 120;
 const PACED_SECONDS = 3600;
 
 export interface Load {
-  readonly script: "append" | "diff";
+  readonly script: "append" | "diff" | "report";
   readonly url: string;
   readonly args: readonly (string | number)[];
 }
@@ -33,6 +33,9 @@ export const diffLoad = (
   url: `${url}/v0/topics/${topic}/diff`,
   args: [order, stored, limit],
 });
+
+/** One GET, again and again. */
+export const getLoad = (url: string): Load => ({ script: "report", url, args: [] });
 
 /** When a request was sent (milliseconds since the epoch) and how long its answer took. */
 export interface Sample {
