@@ -590,7 +590,8 @@ describe.skipIf(skipped !== undefined)("on a full disk", () => {
     await stream.close();
     await reaches(queue, { ready: 2, in_flight: 3 });
     expect(seqs(await queue.diff())).toEqual(range(1, 5));
-    expect(await smallWrite(server)()).toMatchObject(internal);
+    // A log that has started over may have made room for a moment.
+    expect((await untilRefused(disk, server, smallWrite(server))).reply).toMatchObject(internal);
   });
 
   test("06 section 6 a refused ack leaves its job to be claimed again, and no other job is lost", async () => {
