@@ -7,6 +7,7 @@ import type { Config } from "./config.ts";
 import { keySources, tlsFrom } from "./credentials.ts";
 import { Consensus } from "./engine/consensus/consensus.ts";
 import { Engine } from "./engine/engine.ts";
+import type { Peering } from "./engine/feeds/peering.ts";
 import { Admission } from "./http/admission.ts";
 import { createApp } from "./http/app.ts";
 import { Keys } from "./http/keys.ts";
@@ -71,17 +72,15 @@ export async function startServer(
   parts.use(new Consensus({ feeds: ours, log: feedLog, now, unexpected }));
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
-  const { nodeId, networkId } = ours;
-  log.info({ nodeId, networkId, peers }, "feeds are ready");
-
+  const peering = parts.use(joinPeers(engine, peers, config, log));
   const tokens = new Tokens(keys, store.secret("tokens"), now);
-  const { probeAuth, feedPublic, feedPeerToken } = config;
+  const { probeAuth, feedPublic } = config;
   const admission = new Admission({ keys, tokens, limits: config, probeAuth, feedPublic });
   const streams = new Streams(config, now, unexpected);
   const app = createApp({
     engine,
     admission,
-    peerToken: feedPeerToken,
+    peerToken: config.feedPeerToken,
     tokens,
     streams,
     corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
@@ -106,18 +105,7 @@ export async function startServer(
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
   if (config.portFile !== "") await writePortFile(config.portFile, address);
   log.info({ address, tls: tls !== undefined }, "listening");
-  const joined = engine.network.join({
-    urls: peers,
-    intervalMs: config.feedSyncIntervalMs,
-    remote: (url) => new HttpRemote(url, feedPeerToken),
-    turned: (url, nodeId, reason) => {
-      if (reason === null) log.info({ url, nodeId }, "a peer is connected");
-      else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");
-    },
-    refused: (url, events, reason) =>
-      log.warn({ url, events, reason }, "a peer refuses events of the feed log"),
-  });
-  parts.use(joined);
+  peering.start();
   const kept = parts.move();
   return {
     address,
@@ -127,6 +115,22 @@ export async function startServer(
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
+}
+
+/** Nobody is spoken to before that is started. */
+function joinPeers({ network }: Engine, urls: readonly string[], config: Config, log: Logger): Peering {
+  const { nodeId, networkId } = network.feeds;
+  log.info({ nodeId, networkId, peers: urls }, "feeds are ready");
+  return network.join({
+    urls,
+    intervalMs: config.feedSyncIntervalMs,
+    remote: (url) => new HttpRemote(url, config.feedPeerToken),
+    turned: (url, nodeId, reason) => {
+      if (reason === null) log.info({ url, nodeId }, "a peer is connected");
+      else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");
+    },
+    refused: (url, events, reason) => log.warn({ url, events, reason }, "a peer refuses events"),
+  });
 }
 
 function logAccess(access: "keys" | "local" | "public", { host }: Config, keys: Keys, log: Logger): void {

@@ -75,6 +75,8 @@ export const AROUND_EVENTS_BYTES = 64 * 1024;
 export const KNOWN_EVENTS_MAX = 256;
 /** The newest events of a lane that a digest names. */
 export const HEAD_EVENTS_MAX = 8;
+/** What asks for a page: a feed's key, however it is escaped, and the events that are known. */
+export const BACKFILL_BYTES_MAX = 1024 * 1024;
 /** Requests of peers that are served at a time. */
 export const BACKFILLS_MAX = 16;
 export const PUSHES_MAX = 64;

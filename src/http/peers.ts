@@ -6,6 +6,7 @@ import { decoder } from "../contract/decode.ts";
 import { ApiError } from "../contract/errors.ts";
 import {
   AROUND_EVENTS_BYTES,
+  BACKFILL_BYTES_MAX,
   BACKFILLS_MAX,
   PEER_BYTES_MAX,
   PEER_JSON_DEPTH_MAX,
@@ -27,7 +28,7 @@ const readPush = anyJsonReader(
   decoder(PushEvents, PEER_JSON_DEPTH_MAX),
   PEER_BYTES_MAX + AROUND_EVENTS_BYTES,
 );
-const readBackfill = anyJsonReader(decoder(Backfill, PEER_JSON_DEPTH_MAX), AROUND_EVENTS_BYTES);
+const readBackfill = anyJsonReader(decoder(Backfill, PEER_JSON_DEPTH_MAX), BACKFILL_BYTES_MAX);
 
 /** `token`: what peers have to show; empty where only this machine is let in. */
 export function peerRoutes(network: Network, token: string, admission: Admission) {

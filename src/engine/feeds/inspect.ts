@@ -59,6 +59,7 @@ async function checked({ scope, event: raw }: CarriedEvent, expected: Expected):
   const payload = kind === "message" ? messageIn(event) : subscriptionIn(event, expected.strict);
   must(payload.networkId === expected.networkId, "network_id mismatch");
   must(payload.feedKey.trim() !== "", "feed_key is required");
+  must(payload.feedKey === payload.feedKey.trim(), "feed_key has white space around it");
   const canonicalScope = expected.scopes.writable(
     payload.hint,
     kind === "message" ? "topic message" : "feed subscription",

@@ -74,8 +74,8 @@ export class Network implements Disposable {
     this.#forgetter.committed(group);
   }
 
-  /** Keeps up with peers until what it returns is disposed of. */
-  join(settings: PeeringSettings): AsyncDisposable {
+  /** Keeps up with peers, once that is started, until what it returns is disposed of. */
+  join(settings: PeeringSettings): Peering {
     this.#peering = new Peering(this.#options, settings);
     return this.#peering;
   }

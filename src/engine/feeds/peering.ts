@@ -72,6 +72,10 @@ export class Peering implements AsyncDisposable {
     this.#peers = settings.urls.map((url) => new Peer(url, settings.remote(url), events));
     for (const peer of this.#peers) this.#recall(peer);
     this.#deaf = log.listen((accepted) => this.#grown(accepted));
+  }
+
+  /** From now on peers are spoken to. */
+  start(): void {
     for (const peer of this.#peers) peer.start();
   }
 

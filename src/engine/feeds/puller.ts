@@ -12,6 +12,8 @@ import type { Scopes } from "./scope.ts";
 
 /** What a peer has sent us is looked for among so many of the newest events. */
 const KNOWN_WITHIN = 100_000;
+/** How often a URL that leads back here is asked again. */
+const SELF_MS = 60_000;
 /** Lanes that are looked up at once. */
 const LANES_PER_LOOK = 256;
 /** A lane is not read from its beginning again more often. */
@@ -47,11 +49,13 @@ export class Puller {
     const { intervalMs } = this.#options;
     if (performance.now() >= peer.pullDueAt) {
       // What comes up meanwhile is another reason.
-      const dueAt = performance.now() + intervalMs;
-      peer.pullDueAt = dueAt;
+      peer.pullDueAt = performance.now() + intervalMs;
       peer.lanesAsked.clear();
       try {
         await this.#readAll(peer);
+        // Whether somebody else is there by now is seen soon enough.
+        if (peer.nodeId === this.#options.nodeId)
+          peer.pullDueAt = performance.now() + Math.max(intervalMs, SELF_MS);
       } catch (error) {
         peer.pullDueAt = 0;
         throw error;
