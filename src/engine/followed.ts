@@ -19,6 +19,8 @@ const none: ReadonlySet<string> = new Set();
 export class Followed {
   readonly name: string;
   readonly wants: Wants;
+  /** The instance that the client was told of, if it was. */
+  readonly toldEpoch: number | undefined;
   place: Place;
   /** Undefined until it was read. */
   topic: Topic | undefined;
@@ -35,10 +37,11 @@ export class Followed {
   /** Ends whatever tells of changes. */
   stop = (): void => {};
 
-  constructor(name: string, place: Place, wants: Wants) {
+  constructor(name: string, place: Place, wants: Wants, toldEpoch?: number) {
     this.name = name;
     this.place = place;
     this.wants = wants;
+    this.toldEpoch = toldEpoch;
   }
 
   get hasMore(): boolean {

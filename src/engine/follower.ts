@@ -86,11 +86,11 @@ export class Follower implements Member {
     return this.#id.toString();
   }
 
-  /** Follows a topic from now on, from there and in no other way. */
-  add(name: string, place: Place, wants: Wants): void {
+  /** Follows a topic from now on, from there and in no other way. `toldEpoch`: the instance its client was told of. */
+  add(name: string, place: Place, wants: Wants, toldEpoch?: number): void {
     this.#leaveCrowd();
     this.remove(name);
-    const followed = new Followed(name, place, wants);
+    const followed = new Followed(name, place, wants, toldEpoch);
     this.#followed.set(name, followed);
     this.#id = undefined;
     this.#place(followed, place);
@@ -288,7 +288,9 @@ export class Follower implements Member {
   /** What was read is told as soon as it may be shown. */
   #taken(followed: Followed, topic: Topic, step: Step): readonly Frame[] | Promise<readonly Frame[]> {
     const before = followed.topic;
-    if (before && before !== topic && !this.#style.ids) return this.#gone(followed);
+    const { toldEpoch = topic.epoch } = followed;
+    const isAnother = before ? before !== topic : toldEpoch !== topic.epoch;
+    if (isAnother && !this.#style.ids) return this.#gone(followed);
     if (before !== topic) this.#listen(followed, topic);
     const { tombstone, next, head } = step;
     let { frames } = step;

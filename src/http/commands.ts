@@ -109,7 +109,7 @@ export class Commands {
     return {
       text: answerText("subscribed", id, { topics: told }),
       next: () => {
-        for (const [name, { place }] of starts) follower.add(name, place, wants);
+        for (const [name, { place, told }] of starts) follower.add(name, place, wants, told.epoch);
       },
     };
   }
