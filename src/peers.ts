@@ -10,8 +10,26 @@ export function feedSettings({ feedNodeSeed, feedNetworkId, feedStrict }: Config
   return { nodeSeed: feedNodeSeed, networkId: feedNetworkId, strict: feedStrict };
 }
 
+export interface PeerSettings {
+  readonly urls: readonly string[];
+  /** Empty for none. */
+  readonly token: string;
+}
+
+/** Whom to speak to, and what is shown then. Throws. */
+export const peerSettings = (config: Config): PeerSettings => ({
+  urls: peerUrls(config),
+  token: peerToken(config),
+});
+
+/** Throws, without telling the token, for one that no header can hold. */
+function peerToken({ feedPeerToken }: Config): string {
+  if (/^[ -~]*$/.test(feedPeerToken)) return feedPeerToken;
+  throw new Error("Cannot use FEED_PEER_TOKEN: it must be printable ASCII");
+}
+
 /** The base URLs of FEED_PEERS, each once, without a final slash. Throws for what is none. */
-export function peerUrls({ feedPeers }: Config): string[] {
+function peerUrls({ feedPeers }: Config): string[] {
   const urls = feedPeers.split(",").flatMap((entry) => entry.trim().replace(/\/+$/, "") || []);
   for (const url of urls) {
     if (!isBase(url)) throw new Error(`Cannot use FEED_PEERS: ${hidden(url)} is no http or https base URL`);

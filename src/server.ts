@@ -15,7 +15,7 @@ import { HttpRemote } from "./http/remote.ts";
 import { Streams } from "./http/streams.ts";
 import { Tokens } from "./http/tokens.ts";
 import type { Logger } from "./log.ts";
-import { feedSettings, peerUrls } from "./peers.ts";
+import { feedSettings, type PeerSettings, peerSettings } from "./peers.ts";
 import { Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */
@@ -43,7 +43,7 @@ export async function startServer(
   const keys = new Keys(keySources(config));
   const tls = tlsFrom(config);
   const feeds = feedSettings(config);
-  const peers = peerUrls(config);
+  const peers = peerSettings(config);
   const access = keys.count > 0 ? "keys" : (await isLoopback(config.host)) ? "local" : "public";
   checkAddress(config, access === "public");
   logAccess(access, config, keys, log);
@@ -72,7 +72,7 @@ export async function startServer(
   parts.use(new Consensus({ feeds: ours, log: feedLog, now, unexpected }));
   const recover_ms = Math.round(performance.now() - start);
   log.info({ topics: engine.topics.count, recover_ms, afterCrash: store.crashed }, "data is ready");
-  const peering = parts.use(joinPeers(engine, peers, config, log));
+  const peering = parts.use(joinPeers(engine, peers, config.feedSyncIntervalMs, log));
   const tokens = new Tokens(keys, store.secret("tokens"), now);
   const { probeAuth, feedPublic } = config;
   const admission = new Admission({ keys, tokens, limits: config, probeAuth, feedPublic });
@@ -80,7 +80,7 @@ export async function startServer(
   const app = createApp({
     engine,
     admission,
-    peerToken: config.feedPeerToken,
+    peerToken: peers.token,
     tokens,
     streams,
     corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
@@ -118,13 +118,18 @@ export async function startServer(
 }
 
 /** Nobody is spoken to before that is started. */
-function joinPeers({ network }: Engine, urls: readonly string[], config: Config, log: Logger): Peering {
+function joinPeers(
+  { network }: Engine,
+  { urls, token }: PeerSettings,
+  intervalMs: number,
+  log: Logger,
+): Peering {
   const { nodeId, networkId } = network.feeds;
   log.info({ nodeId, networkId, peers: urls }, "feeds are ready");
   return network.join({
     urls,
-    intervalMs: config.feedSyncIntervalMs,
-    remote: (url) => new HttpRemote(url, config.feedPeerToken),
+    intervalMs,
+    remote: (url) => new HttpRemote(url, token),
     turned: (url, nodeId, reason) => {
       if (reason === null) log.info({ url, nodeId }, "a peer is connected");
       else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");

@@ -69,7 +69,7 @@ function compile(schema: TSchema): Decode {
     case "Integer":
       return integer(schema);
     case "Array":
-      return array(schema.items as TSchema);
+      return array(schema.items as TSchema, schema.maxItems);
     case "Tuple":
       return tuple(schema as TTuple);
     case "Object":
@@ -96,13 +96,13 @@ function oneOf(allowed: readonly string[]): Decode {
   };
 }
 
-function array(items: TSchema): Decode {
+function array(items: TSchema, max = Number.POSITIVE_INFINITY): Decode {
   const decode = compile(items);
   return (reader) => {
     const out: unknown[] = [];
     if (!reader.openArray()) return out;
     try {
-      do out.push(decode(reader));
+      do out.push(out.length < max ? decode(reader) : reader.fail(`more than ${max}`));
       while (reader.moreItems());
     } catch (error) {
       throw within(error, out.length);

@@ -1,5 +1,6 @@
 /** What instances ask of each other: taking events, giving stored ones, telling how they stand. */
 import { type Static, Type } from "@sinclair/typebox";
+import { BACKFILL_EVENTS_MAX, HEAD_EVENTS_MAX, KNOWN_EVENTS_MAX, PUSH_EVENTS_MAX } from "./limits.ts";
 import { Natural, Nullable, RawJson } from "./schema.ts";
 
 /** An event on its way. `scope` says where it belongs, as the event itself does. */
@@ -7,7 +8,7 @@ export const CarriedEvent = Type.Object({ scope: Type.String(), event: RawJson }
 export type CarriedEvent = Static<typeof CarriedEvent>;
 
 /** Each is looked at by itself, so that a bad one leaves the others be. */
-const Events = Type.Array(RawJson);
+const events = (max: number) => Type.Array(RawJson, { maxItems: max });
 
 /** All changes of subscriptions, or the messages of one feed in one scope. */
 export const LaneName = Type.Object({
@@ -21,7 +22,7 @@ export const PushEvents = Type.Object({
   from: Type.String(),
   network_id: Type.String(),
   log_id: Type.String(),
-  events: Events,
+  events: events(PUSH_EVENTS_MAX),
 });
 export type PushEvents = Static<typeof PushEvents>;
 
@@ -35,7 +36,7 @@ export const EventsPushed = Type.Object({
   head_seq: Natural,
   accepted: Natural,
   duplicates: Natural,
-  rejected: Type.Array(RejectedEvent),
+  rejected: Type.Array(RejectedEvent, { maxItems: PUSH_EVENTS_MAX }),
 });
 export type EventsPushed = Static<typeof EventsPushed>;
 
@@ -46,7 +47,7 @@ export const Backfill = Type.Object({
   from_event_seq: Natural,
   limit: Type.Optional(Natural),
   head_only: Type.Optional(Type.Boolean()),
-  known_event_ids: Type.Optional(Type.Array(Type.String())),
+  known_event_ids: Type.Optional(Type.Array(Type.String(), { maxItems: KNOWN_EVENTS_MAX })),
 });
 export type Backfill = Static<typeof Backfill>;
 
@@ -57,8 +58,8 @@ export const Backfilled = Type.Object({
   lane: LaneName,
   next_from_event_seq: Natural,
   head_only: Type.Boolean(),
-  head_event_ids: Type.Array(Type.String()),
-  events: Events,
+  head_event_ids: Type.Array(Type.String(), { maxItems: HEAD_EVENTS_MAX }),
+  events: events(BACKFILL_EVENTS_MAX),
   more: Type.Boolean(),
 });
 export type Backfilled = Static<typeof Backfilled>;

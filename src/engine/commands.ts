@@ -149,10 +149,10 @@ export interface Forward {
   readonly now: number;
 }
 
-/** Another instance, and the log it has; undefined where it has not told. */
+/** Another instance, and the log it has. */
 export interface PeerLog {
   readonly nodeId: string;
-  readonly logId: string | undefined;
+  readonly logId: string;
 }
 
 /** Take signed events into the feed log: each once, whoever brings it. */

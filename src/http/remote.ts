@@ -1,11 +1,16 @@
 /** Another instance, spoken to over HTTP. */
-import type { TSchema } from "@sinclair/typebox";
+import type { Static, TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
-import { ApiError } from "../contract/errors.ts";
-import { AROUND_EVENTS_BYTES, PEER_BYTES_MAX, PEER_JSON_DEPTH_MAX } from "../contract/limits.ts";
+import { ApiError, invalid } from "../contract/errors.ts";
+import { BACKFILL_BYTES_MAX, PEER_BYTES_MAX, PEER_JSON_DEPTH_MAX } from "../contract/limits.ts";
 import { type Backfill, Backfilled, EventsPushed } from "../contract/peers.ts";
+import { isLogId } from "../engine/feeds/exchange.ts";
+import { isId } from "../engine/feeds/identity.ts";
 import { type Push, type Remote, RemoteFailure } from "../engine/feeds/remote.ts";
 import { Gathering } from "./gathering.ts";
+
+/** A page, and the lane that it is of, however that is escaped. */
+const ANSWER_BYTES_MAX = PEER_BYTES_MAX + BACKFILL_BYTES_MAX;
 
 const readPushed = answerReader(EventsPushed);
 const readBackfilled = answerReader(Backfilled);
@@ -42,15 +47,17 @@ export class HttpRemote implements Remote {
       return text;
     } catch (error) {
       if (error instanceof RemoteFailure) throw error;
-      throw new RemoteFailure(error instanceof Error ? error.message : String(error));
+      const { name, message } = error as Error;
+      // The rest is advice to whoever has written this.
+      throw new RemoteFailure(message.split(/[.?] /)[0]!, undefined, name === "TimeoutError");
     }
   }
 }
 
 async function readText(response: Response): Promise<string> {
-  const bytes = new Gathering(PEER_BYTES_MAX + AROUND_EVENTS_BYTES);
+  const bytes = new Gathering(ANSWER_BYTES_MAX);
   for await (const piece of response.body ?? []) {
-    if (bytes.length + piece.length > PEER_BYTES_MAX + AROUND_EVENTS_BYTES) {
+    if (bytes.length + piece.length > ANSWER_BYTES_MAX) {
       throw new RemoteFailure("the answer is too large");
     }
     bytes.add(piece);
@@ -63,7 +70,10 @@ function answerReader<T extends TSchema>(schema: T) {
   const decode = decoder(schema, PEER_JSON_DEPTH_MAX);
   return (text: string) => {
     try {
-      return decode(text);
+      const answer = decode(text) as { ok: boolean; node_id: string; log_id: string };
+      const isSound = answer.ok && isId(answer.node_id) && isLogId(answer.log_id);
+      if (!isSound) throw invalid("it does not say who answers");
+      return answer as Static<T>;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       throw new RemoteFailure(`the answer cannot be understood: ${error.message}`);

@@ -3,13 +3,13 @@
  * subscriptions are in force, where subscribers stand, who has brought it and who wants it.
  */
 import { FEED_LOG, TAG_BYTES_MAX } from "../../contract/limits.ts";
-import type { PeerRow } from "../../store/feeds/peers.ts";
+import { OWN_LINK, type PeerRow } from "../../store/feeds/peers.ts";
 import type { SubscriptionKey } from "../../store/feeds/subscriptions.ts";
 import { recordBytes, type StoredRecord } from "../../store/records.ts";
 import { add } from "../append.ts";
 import type { AcceptEvents, EventsAccepted } from "../commands.ts";
 import type { Group } from "../group.ts";
-import { meet, reviewWish } from "./acquaintance.ts";
+import { countWish, meet } from "./acquaintance.ts";
 import type { FeedEvent } from "./event.ts";
 
 /** The tag of what changes subscriptions. */
@@ -79,7 +79,7 @@ function enter(group: Group, event: FeedEvent, arrival: Arrival): void {
 /** Puts a subscription's change in force, unless a newer one is: the newest wins, in whichever order they arrive. */
 function changeSubscription(group: Group, event: FeedEvent, host: number, arrival: Arrival): void {
   const { seq, self, peer } = arrival;
-  const { lanes, subscriptions, cursors, peers } = group.store.feeds;
+  const { lanes, subscriptions, cursors, links } = group.store.feeds;
   const { id: eventId, networkId, scope, feedKey, createdAt } = event;
   const { subscriber, active } = event.subscription!;
   const key: SubscriptionKey = { networkId, host, subscriber, feedKey };
@@ -88,9 +88,12 @@ function changeSubscription(group: Group, event: FeedEvent, host: number, arriva
   const lane = lanes.named({ networkId, scope, feedKey });
   subscriptions.put({ ...key, lane, active, seq, createdAt, eventId });
   if (event.author === self) cursors.follow({ networkId, subscriber, feedKey }, active ? lane : null, seq);
-  // Who wanted a lane by the event that held before may not any more, and who has brought this one may from now on.
-  if (current?.active) for (const each of peers.wanting(current.lane)) reviewWish(group, each, current.lane);
-  if (active && peer) reviewWish(group, peer, lane);
+  // First what is new: what it has in common with what was, stays as it is.
+  if (active && event.author === self) countWish(group, OWN_LINK, lane, 1);
+  else if (active && peer) countWish(group, peer.link, lane, 1);
+  if (!current?.active) return;
+  for (const link of links.of(current.seq)) countWish(group, link, current.lane, -1);
+  if (event.author === self) countWish(group, OWN_LINK, current.lane, -1);
 }
 
 const isNewer = ({ createdAt, id }: FeedEvent, current: { createdAt: number; eventId: string }): boolean =>
@@ -101,5 +104,5 @@ function linkKnown(group: Group, peer: PeerRow, { kind }: FeedEvent, seq: number
   const { links, subscriptions } = group.store.feeds;
   if (!links.add(peer.link, seq) || kind !== "subscription") return;
   const lane = subscriptions.laneAskedBy(seq);
-  if (lane !== undefined) reviewWish(group, peer, lane);
+  if (lane !== undefined) countWish(group, peer.link, lane, 1);
 }

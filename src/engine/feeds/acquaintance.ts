@@ -6,13 +6,18 @@
  */
 import { ApiError } from "../../contract/errors.ts";
 import { PEERS_MAX } from "../../contract/limits.ts";
-import type { PeerRow } from "../../store/feeds/peers.ts";
+import { OWN_LINK, type PeerRow } from "../../store/feeds/peers.ts";
 import type { MeetPeer, NoteSent, PeerLog } from "../commands.ts";
 import type { Group } from "../group.ts";
 
 export function meetPeer(group: Group, { url, ...peer }: MeetPeer): PeerRow {
+  const { peers } = group.store.feeds;
+  // Whoever is configured finds room.
+  if (isUnknown(group, peer) && peers.count >= PEERS_MAX && peers.oldestUnnamed) {
+    retire(group, peers.oldestUnnamed);
+  }
   const met = meet(group, peer);
-  group.store.feeds.peers.setAddress(url, met.node);
+  peers.setAddress(url, met.node);
   return met;
 }
 
@@ -21,18 +26,21 @@ export function meet(group: Group, { nodeId, logId }: PeerLog): PeerRow {
   const { nodes, peers } = group.store.feeds;
   const node = nodes.find(nodeId);
   const known = node === undefined ? undefined : peers.get(node);
-  if (known === undefined) {
-    if (peers.count >= PEERS_MAX) throw new ApiError("throttled", { limit: "max_peers", max: PEERS_MAX });
-    return peers.link(node ?? nodes.named(nodeId), logId ?? "");
-  }
-  if (logId === undefined || logId === known.logId) return known;
-  if (known.logId === "") {
-    peers.name(known, logId);
-    return { ...known, logId };
-  }
-  peers.retire(known.link);
+  if (known?.logId === logId) return known;
+  if (known) retire(group, known);
+  else if (peers.count >= PEERS_MAX) throw new ApiError("throttled", { limit: "max_peers", max: PEERS_MAX });
+  return peers.link(node ?? nodes.named(nodeId), logId);
+}
+
+function isUnknown({ store }: Group, { nodeId }: PeerLog): boolean {
+  const { nodes, peers } = store.feeds;
+  const node = nodes.find(nodeId);
+  return node === undefined || peers.get(node) === undefined;
+}
+
+function retire(group: Group, { link }: PeerRow): void {
+  group.store.feeds.peers.retire(link);
   group.hasRetired = true;
-  return peers.link(known.node, logId);
 }
 
 export function noteSent({ store }: Group, { link, outSeq, lanes }: NoteSent): null {
@@ -42,18 +50,20 @@ export function noteSent({ store }: Group, { link, outSeq, lanes }: NoteSent): n
   return null;
 }
 
-/** Notes whether a peer wants a lane, after something that this depends on has changed. */
-export function reviewWish({ store }: Group, { link, outSeq }: PeerRow, lane: number): void {
-  const { subscriptions, peerLanes, lanes } = store.feeds;
-  const wanted = subscriptions.isWantedBy(lane, link);
+/**
+ * One subscription more or less by which a lane is wanted behind a link. Whenever the first comes, what is stored goes
+ * out by itself, and what comes later with all else that comes.
+ */
+export function countWish({ store }: Group, link: number, lane: number, change: 1 | -1): void {
+  const { peers, peerLanes, lanes } = store.feeds;
+  const peer = peers.byLink(link);
+  // A link that is not used any more wants nothing.
+  if (link !== OWN_LINK && peer === undefined) return;
   const wish = peerLanes.wishOf(link, lane);
-  if (wanted === wish.wanted) return;
-  if (wanted) {
-    // What is stored goes out by itself; what comes later, with all else that comes.
-    peerLanes.setWish(link, lane, { ...wish, wanted, untilSeq: lanes.get(lane).lastSeq });
-    return;
-  }
-  const isAllSent = wish.sentSeq >= wish.untilSeq;
-  const sentSeq = isAllSent ? Math.max(wish.sentSeq, outSeq) : wish.sentSeq;
-  peerLanes.setWish(link, lane, { ...wish, wanted, sentSeq });
+  const wishes = wish.wishes + change;
+  let { sentSeq, untilSeq } = wish;
+  if (peer && wish.wishes === 0) untilSeq = lanes.get(lane).lastSeq;
+  // The walk through the log has gone on from there.
+  if (peer && wishes === 0 && sentSeq >= untilSeq) sentSeq = Math.max(sentSeq, peer.outSeq);
+  peerLanes.setWish(link, lane, { wishes, sentSeq, untilSeq });
 }

@@ -26,6 +26,11 @@ export class Author {
     this.#now = now;
   }
 
+  /** How far the time of the last event is ahead of the clock: each of many that are the same takes a time of its own. */
+  get aheadMs(): number {
+    return this.#taken.size === 0 ? 0 : this.#at - this.#now();
+  }
+
   /** Throws `invalid_request` for an event that is too large. */
   message(draft: MessageDraft): FeedEvent {
     this.#advance(this.#now());

@@ -28,6 +28,13 @@ export class Effort {
     return this.#failures > 0;
   }
 
+  /** What it is for has worked. True if it had failed before. */
+  worked(): boolean {
+    const hadFailed = this.isFailing;
+    this.#failures = 0;
+    return hadFailed;
+  }
+
   /** There is something to do. A pause after a failure is not cut short. */
   nudge(): void {
     this.#nudge.give();
@@ -47,7 +54,6 @@ export class Effort {
     while (!signal.aborted) {
       try {
         const dueMs = await this.#events.step();
-        this.#failures = 0;
         if (dueMs !== 0) await this.#nudge.wait(dueMs);
       } catch (error) {
         if (signal.aborted) return;

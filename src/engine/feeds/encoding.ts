@@ -4,7 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { invalid } from "../../contract/errors.ts";
-import { SAFE_INTEGER_MAX } from "../../contract/limits.ts";
+import { EVENT_BYTES_MAX, SAFE_INTEGER_MAX } from "../../contract/limits.ts";
 
 /** From here on numbers are printed with an exponent, so that nobody takes them for integers. */
 const PRINTED_WITH_EXPONENT = 1e21;
@@ -12,22 +12,57 @@ const PRINTED_WITH_EXPONENT = 1e21;
 const ABOVE_SURROGATES = /[\ud800-\uffff]/;
 const INTEGER = /^-?[0-9]+$/;
 
-/** The spelling of valid JSON text. Throws `invalid_request` for integers that others could not read exactly. */
+/**
+ * The spelling of valid JSON text. Throws `invalid_request` for integers that others could not read exactly, and for
+ * what is too large for an event whatever else there is in it.
+ */
 export function canonical(json: string): string {
-  let value: unknown = JSON.parse(json);
-  if (holdsLarge(value)) value = JSON.parse(json, refuseRounded);
-  return encode(value);
+  const encoder = new Encoder();
+  const text = encoder.encode(JSON.parse(json));
+  // Of a very large number only its source tells whether it was meant as an integer.
+  if (encoder.hasLarge) JSON.parse(json, refuseRounded);
+  return text;
 }
 
-function encode(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(encode).join(",")}]`;
-  if (typeof value === "object" && value !== null) {
-    const object = value as Record<string, unknown>;
-    const members = sorted(Object.keys(object)).map((key) => `${JSON.stringify(key)}:${encode(object[key])}`);
-    return `{${members.join(",")}}`;
+class Encoder {
+  hasLarge = false;
+  #length = 0;
+
+  encode(value: unknown): string {
+    if (Array.isArray(value)) {
+      this.#count(2);
+      return `[${value.map((item) => this.encode(item)).join(",")}]`;
+    }
+    if (typeof value === "object" && value !== null) {
+      this.#count(2);
+      return `{${sorted(Object.keys(value))
+        .map((key) => this.#member(key, value))
+        .join(",")}}`;
+    }
+    if (typeof value === "number") this.#check(value);
+    return this.#scalar(value);
   }
-  if (typeof value === "number" && isRounded(value)) throw tooLarge(String(value));
-  return JSON.stringify(value);
+
+  #member(key: string, object: object): string {
+    return `${this.#scalar(key)}:${this.encode((object as Record<string, unknown>)[key])}`;
+  }
+
+  #scalar(value: unknown): string {
+    const text = JSON.stringify(value);
+    this.#count(text.length);
+    return text;
+  }
+
+  #check(value: number): void {
+    if (isRounded(value)) throw tooLarge(String(value));
+    this.hasLarge ||= Math.abs(value) >= PRINTED_WITH_EXPONENT;
+  }
+
+  /** Gives up as soon as it is known to be too much. */
+  #count(length: number): void {
+    this.#length += length;
+    if (this.#length > EVENT_BYTES_MAX) throw tooManyBytes();
+  }
 }
 
 const sorted = (keys: string[]): string[] =>
@@ -39,12 +74,6 @@ const sorted = (keys: string[]): string[] =>
 const isRounded = (value: number): boolean =>
   Number.isInteger(value) && Math.abs(value) > SAFE_INTEGER_MAX && Math.abs(value) < PRINTED_WITH_EXPONENT;
 
-/** Whether a number is so large that only its source tells whether it was meant as an integer. */
-const holdsLarge = (value: unknown): boolean =>
-  typeof value === "number"
-    ? Math.abs(value) >= PRINTED_WITH_EXPONENT
-    : typeof value === "object" && value !== null && Object.values(value).some(holdsLarge);
-
 /** A reviver of `JSON.parse`. https://tc39.es/proposal-json-parse-with-source/ has no type yet. */
 function refuseRounded(_key: string, value: unknown, context?: { source?: string }): unknown {
   const source = context?.source ?? "";
@@ -55,6 +84,8 @@ function refuseRounded(_key: string, value: unknown, context?: { source?: string
 
 const tooLarge = (number: string) =>
   invalid(`the integer ${number} is beyond 2^53-1, so others could not read it exactly`);
+
+export const tooManyBytes = () => invalid("invalid event: event bytes > 128KB");
 
 /** Hexadecimal SHA-256 of a text. */
 export const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");

@@ -2,10 +2,9 @@
  * Signed events: how one is written, named and signed. Whoever has the same members in hand comes to the same bytes,
  * so an id covers author, time and content.
  */
-import { invalid } from "../../contract/errors.ts";
 import { CONTENT_TYPE, MESSAGES, PROTOCOL_VERSION } from "../../contract/events.ts";
 import { EVENT_BYTES_MAX } from "../../contract/limits.ts";
-import { object, sha256 } from "./encoding.ts";
+import { object, sha256, tooManyBytes } from "./encoding.ts";
 
 export type EventKind = "message" | "subscription";
 
@@ -120,6 +119,19 @@ export function encodeUnsigned({ kind, scope, author, createdAt, payload }: Unsi
 /** Throws `invalid_request` for an event that is too large. */
 export function encodeSigned(id: string, unsigned: string, signature: string): string {
   const text = `{"event_id":"${id}",${unsigned.slice(1, -1)},"signature_hex":"${signature}"}`;
-  if (Buffer.byteLength(text) > EVENT_BYTES_MAX) throw invalid("invalid event: event bytes > 128KB");
+  if (Buffer.byteLength(text) > EVENT_BYTES_MAX) throw tooManyBytes();
   return text;
 }
+
+/** Where a signed event says what its scope is; what stands before it is the same for all. */
+const SWARM_SCOPE = /^\{"event_id":"[0-9a-f]{64}",[^{[]*?"swarm_scope":("(?:[^"\\]|\\.)*")/;
+
+/** The scope that a signed event belongs to. */
+export function scopeOf(text: string): string {
+  const [, scope] = SWARM_SCOPE.exec(text) ?? [];
+  if (scope === undefined) throw new Error("what is stored is no signed event");
+  return JSON.parse(scope) as string;
+}
+
+/** A signed event as it is sent. */
+export const carried = (text: string): string => `{"scope":${JSON.stringify(scopeOf(text))},"event":${text}}`;

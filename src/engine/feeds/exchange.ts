@@ -5,9 +5,7 @@ import {
   BACKFILL_EVENTS_MAX,
   FEED_LOG,
   HEAD_EVENTS_MAX,
-  KNOWN_EVENTS_MAX,
   PEER_BYTES_MAX,
-  PUSH_EVENTS_MAX,
 } from "../../contract/limits.ts";
 import type { Backfill, EventsPushed, PushEvents, RejectedEvent } from "../../contract/peers.ts";
 import type { EventRow } from "../../store/feeds/events.ts";
@@ -15,7 +13,7 @@ import type { FeedTables } from "../../store/feeds/feeds.ts";
 import type { LaneName } from "../../store/feeds/lanes.ts";
 import type { AcceptEvents, EventsAccepted, PeerLog } from "../commands.ts";
 import type { Commits } from "../commit.ts";
-import type { FeedEvent } from "./event.ts";
+import { carried, type FeedEvent } from "./event.ts";
 import type { FeedLog } from "./feedlog.ts";
 import { isId } from "./identity.ts";
 import { inspect, isRejected } from "./inspect.ts";
@@ -25,6 +23,10 @@ import type { Scopes } from "./scope.ts";
 const CHECKED_AT_ONCE = 16;
 /** So many rows of a lane are looked at for one page. */
 const ROWS_PER_PAGE = 4 * BACKFILL_EVENTS_MAX;
+
+/** What names a log, whoever has made it up. */
+const LOG_ID_LENGTH_MAX = 128;
+export const isLogId = (text: string): boolean => text.trim() !== "" && text.length <= LOG_ID_LENGTH_MAX;
 
 export interface ExchangeOptions {
   readonly tables: FeedTables;
@@ -57,10 +59,6 @@ export interface Taken extends EventsAccepted {
   readonly rejected: readonly RejectedEvent[];
 }
 
-/** What a signed event is sent as. */
-export const carried = (scope: string, text: string): string =>
-  `{"scope":${JSON.stringify(scope)},"event":${text}}`;
-
 /** Since the start. */
 export interface ExchangeFigures {
   accepted: number;
@@ -78,9 +76,8 @@ export class Exchange {
 
   /** Takes what a peer sends. Throws `invalid_request`, `network_mismatch`, `throttled`. */
   async push({ from, network_id, log_id, events }: PushEvents): Promise<EventsPushed> {
-    if (log_id.trim() === "") throw invalid("log_id is required");
-    if (events.length === 0 || events.length > PUSH_EVENTS_MAX)
-      throw invalid(`events: 1 to ${PUSH_EVENTS_MAX} are taken at once`);
+    if (!isLogId(log_id)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
+    if (events.length === 0) throw invalid("events: at least one is needed");
     this.#allow(from, network_id);
     const { accepted, duplicates, head, rejected } = await this.take(events, { nodeId: from, logId: log_id });
     const { nodeId: node_id, log } = this.#options;
@@ -133,7 +130,6 @@ export class Exchange {
     const { limit = BACKFILL_EVENTS_DEFAULT, known_event_ids: known = [] } = request;
     const name = this.#laneOf(asked);
     if (limit < 1 || limit > BACKFILL_EVENTS_MAX) throw invalid(`limit: 1 to ${BACKFILL_EVENTS_MAX}`);
-    if (known.length > KNOWN_EVENTS_MAX) throw invalid(`known_event_ids: at most ${KNOWN_EVENTS_MAX}`);
     this.#allow(from, network_id);
     const { tables, log, nodeId: node_id } = this.#options;
     const lane = tables.lanes.find(name);
@@ -160,10 +156,13 @@ export class Exchange {
     const scanned = tables.events.after(lane, after, head, ROWS_PER_PAGE);
     const owed = scanned.filter(isOwed);
     const page = owed.slice(0, limit);
-    const scopeOf = name.feedKey === "" ? scopeIn : () => name.scope;
-    const events = await log.encoded(page, (_, text) => carried(scopeOf(text), text), PEER_BYTES_MAX);
-    const next_from_event_seq =
-      events.length < owed.length ? page[events.length - 1]!.seq : (scanned.at(-1)?.seq ?? after);
+    // What is damaged here may be whole elsewhere.
+    const encode = ({ seq }: EventRow) => {
+      const text = log.find(seq);
+      return text === undefined ? undefined : carried(text);
+    };
+    const { texts: events, count } = await log.encoded(page, encode, PEER_BYTES_MAX);
+    const next_from_event_seq = count < owed.length ? page[count - 1]!.seq : (scanned.at(-1)?.seq ?? after);
     const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
   }
@@ -192,6 +191,3 @@ export class Exchange {
     if (networkId !== this.#options.networkId) throw new ApiError("network_mismatch", {});
   }
 }
-
-/** The scope of an event in its one spelling. */
-const scopeIn = (text: string): string => (JSON.parse(text) as { swarm_scope: string }).swarm_scope;

@@ -1,8 +1,8 @@
 /** The log that all of feeds is made of, and what of it is shown. */
 import { ApiError } from "../../contract/errors.ts";
 import { FEED_LOG } from "../../contract/limits.ts";
-import type { EventRow } from "../../store/feeds/events.ts";
 import { DamagedRecord } from "../../store/records.ts";
+import { isCorruption } from "../../store/store.ts";
 import type { Topic } from "../topic.ts";
 import type { Topics } from "../topics.ts";
 import type { FeedEvent } from "./event.ts";
@@ -56,35 +56,45 @@ export class FeedLog {
 
   /** The event as it was signed. Throws `internal` if it is damaged. */
   text(seq: number): string {
-    const { shelf, slot } = this.topic;
-    try {
-      const [record] = shelf.records.range(slot, seq - 1, seq, 1);
-      if (record) return record.data;
-    } catch (error) {
-      if (!(error instanceof DamagedRecord)) throw error;
-    }
-    throw new ApiError("internal", { topic: FEED_LOG, seq });
+    const text = this.find(seq);
+    if (text === undefined) throw new ApiError("internal", { topic: FEED_LOG, seq });
+    return text;
   }
 
-  /** What `encode` makes of each event, as many as `bytesMax` hold but at least one. */
-  async encoded(
-    rows: readonly EventRow[],
-    encode: (row: EventRow, text: string) => string,
-    bytesMax = Number.POSITIVE_INFINITY,
-  ): Promise<string[]> {
-    const encoded: string[] = [];
+  /** The same, but undefined for one that is damaged. */
+  find(seq: number): string | undefined {
+    const { shelf, slot } = this.topic;
+    try {
+      return shelf.records.range(slot, seq - 1, seq, 1)[0]?.data;
+    } catch (error) {
+      if (error instanceof DamagedRecord || isCorruption(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * What `encode` makes of events, in order: as many as `bytesMax` holds, but at least one. `count`: how many were
+   * looked at for that. What is undefined is left out.
+   */
+  async encoded<Row>(
+    rows: readonly Row[],
+    encode: (row: Row) => string | undefined,
+    bytesMax: number,
+  ): Promise<{ texts: string[]; count: number }> {
+    const texts: string[] = [];
     let bytes = 0;
     let turn = 0;
-    for (const row of rows) {
-      const text = encode(row, this.text(row.seq));
+    for (const [index, row] of rows.entries()) {
+      const text = encode(row);
+      if (text === undefined) continue;
       bytes += Buffer.byteLength(text);
-      if (bytes > bytesMax && encoded.length > 0) break;
-      encoded.push(text);
+      if (bytes > bytesMax && texts.length > 0) return { texts, count: index };
+      texts.push(text);
       turn += text.length;
       if (turn < BYTES_PER_TURN) continue;
       turn = 0;
       await Bun.sleep(0);
     }
-    return encoded;
+    return { texts, count: rows.length };
   }
 }

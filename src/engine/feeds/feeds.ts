@@ -38,6 +38,11 @@ const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
 const readMessage = decoder(StoredMessage, PEER_JSON_DEPTH_MAX);
 const readSubscription = decoder(StoredSubscription, PEER_JSON_DEPTH_MAX);
 
+/** So many subscriptions are looked at before others get their turn. */
+const SUBSCRIPTIONS_PER_TURN = 20;
+/** An author's clock that is ahead by more waits: peers do not believe what is far ahead. */
+const AHEAD_MS_MAX = 1000;
+
 /** Which messages are asked for. Texts are as they were given. */
 export interface MessageQuery {
   readonly feedKey: string;
@@ -136,6 +141,7 @@ export class Feeds {
   async post(request: PostMessage): Promise<MessagePosted> {
     const place = this.#place(request, "topic message");
     if (request.content === "null") throw invalid("content must not be null");
+    while (this.#author.aheadMs > AHEAD_MS_MAX) await Bun.sleep(this.#author.aheadMs - AHEAD_MS_MAX);
     const event = this.#author.message({
       ...place,
       contentJson: canonical(request.content),
@@ -161,17 +167,17 @@ export class Feeds {
       lane === undefined ? [] : events.older(lane, beforeCreatedAt, beforeId, this.#log.head, size + 1);
     const page = rows.slice(0, size);
     const named = lane === undefined ? undefined : lanes.get(lane);
-    const encode = (row: EventRow, text: string) => this.#encodeMessage(row, named!, text);
-    const messages = await this.#log.encoded(page, encode, MESSAGES_BYTES_MAX);
-    const last = page[messages.length - 1];
+    const encode = (row: EventRow) => this.#encodeMessage(row, named!);
+    const { texts: messages, count } = await this.#log.encoded(page, encode, MESSAGES_BYTES_MAX);
+    const last = page[count - 1];
     // A reference node tells of a place behind the last page, too.
-    const isEnd = last === undefined || (!this.#strict && rows.length === messages.length);
+    const isEnd = last === undefined || (!this.#strict && rows.length === count);
     const next_anchor = isEnd ? null : { before_created_at: last.createdAt, before_message_id: last.id };
     return { messages, head: { network_id: networkId, feed_key: feedKey, scope_hint: hint }, next_anchor };
   }
 
-  #encodeMessage({ seq, id, createdAt, acceptedAt }: EventRow, lane: Lane, text: string): string {
-    const event = readEvent(text);
+  #encodeMessage({ seq, id, createdAt, acceptedAt }: EventRow, lane: Lane): string {
+    const event = readEvent(this.#log.text(seq));
     const message = readMessage(event.payload.payload);
     const { author_node_id: author } = event;
     return object({
@@ -261,7 +267,12 @@ export class Feeds {
     const filter = { networkId: given(networkId), feedKey: given(feedKey), active, within };
     const rows = this.#tables.subscriptions.older(beforeUpdatedAt, beforeId, filter, size + 1);
     const page = rows.slice(0, size);
-    const subscriptions = page.map((row) => this.#subscription(row));
+    const subscriptions: FeedSubscription[] = [];
+    for (const row of page) {
+      subscriptions.push(this.#subscription(row));
+      // Each may hold a large envelope.
+      if (subscriptions.length % SUBSCRIPTIONS_PER_TURN === 0) await Bun.sleep(0);
+    }
     await this.#log.topic.unsynced;
     const last = rows.length > size ? page.at(-1) : undefined;
     const next_anchor = last ? { before_updated_at: last.createdAt, before_event_id: last.eventId } : null;

@@ -2,8 +2,9 @@
 import type { Peers } from "../../store/feeds/peers.ts";
 import type { Commits } from "../commit.ts";
 import type { Group } from "../group.ts";
+import type { FeedLog } from "./feedlog.ts";
 
-const ROWS_PER_SLICE = 2000;
+const ROWS_PER_SLICE = 5000;
 /** Nobody waits for it. */
 const REST_MS = 20;
 /** After a slice has failed, for example on a full disk. */
@@ -11,12 +12,14 @@ const RETRY_MS = 1000;
 
 export class Forgetter implements Disposable {
   readonly #peers: Peers;
+  readonly #log: FeedLog;
   readonly #commits: Commits;
   #timer: Timer | undefined;
   #closed = false;
 
-  constructor(peers: Peers, commits: Commits) {
+  constructor(peers: Peers, log: FeedLog, commits: Commits) {
     this.#peers = peers;
+    this.#log = log;
     this.#commits = commits;
     this.#schedule(0);
   }
@@ -34,9 +37,9 @@ export class Forgetter implements Disposable {
   }
 
   #slice(): void {
-    const [link] = this.#peers.retired();
-    if (link === undefined) return;
-    const done = this.#commits.upkeep(() => void this.#peers.forget(link, ROWS_PER_SLICE));
+    const { retired } = this.#peers;
+    if (retired === undefined) return;
+    const done = this.#commits.upkeep(() => this.#peers.forget(retired, this.#log.events, ROWS_PER_SLICE));
     this.#schedule(done ? REST_MS : RETRY_MS);
   }
 

@@ -2,13 +2,16 @@
 import { decoder } from "../../contract/decode.ts";
 import { ApiError, invalid } from "../../contract/errors.ts";
 import { MessagePayload, PROTOCOL_VERSION, SignedEvent, SubscriptionPayload } from "../../contract/events.ts";
-import { EVENT_AHEAD_MS_MAX, PEER_JSON_DEPTH_MAX } from "../../contract/limits.ts";
+import { EVENT_AHEAD_MS_MAX, EVENT_BYTES_MAX, PEER_JSON_DEPTH_MAX } from "../../contract/limits.ts";
 import { CarriedEvent, type RejectedEvent } from "../../contract/peers.ts";
-import { canonical, object, sha256 } from "./encoding.ts";
+import { canonical, object, sha256, tooManyBytes } from "./encoding.ts";
 import { encodeEnvelope } from "./envelope.ts";
 import { type EventKind, encodeSigned, encodeUnsigned, type FeedEvent, kinds } from "./event.ts";
 import { isId, isSignature, isSignedBy } from "./identity.ts";
 import type { Scopes } from "./scope.ts";
+
+/** What is longer cannot be an event, however it is escaped and spaced; it is not worth a look. */
+const CARRIED_LENGTH_MAX = 8 * EVENT_BYTES_MAX;
 
 const readCarried = decoder(CarriedEvent, PEER_JSON_DEPTH_MAX);
 const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
@@ -35,6 +38,7 @@ interface Payload {
 /** The event that is carried, in its one spelling, or why it is none. `carried` is JSON. */
 export async function inspect(carried: string, expected: Expected): Promise<FeedEvent | RejectedEvent> {
   try {
+    if (carried.length > CARRIED_LENGTH_MAX) throw tooManyBytes();
     return await checked(readCarried(carried), expected);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
@@ -105,6 +109,7 @@ function messageIn({ author_node_id, payload }: SignedEvent): Payload {
   const content = canonical(message.local_content_cache);
   must(content !== "null", "content must not be null");
   must(ref.digest === `sha256:${sha256(content)}`, "content digest mismatch");
+  must(ref.uri === `artifact://topic-message/${ref.digest}`, "content uri mismatch");
   must(ref.size_bytes === Buffer.byteLength(content), "content size mismatch");
   must(ref.producer === author_node_id, "content producer mismatch");
   const encoded = object({

@@ -65,7 +65,7 @@ export class Network implements Disposable {
     };
     this.feeds = new Feeds({ ...common, identity, strict });
     this.exchange = new Exchange({ ...common, nodeId, strict });
-    this.#forgetter = new Forgetter(store.feeds.peers, commits);
+    this.#forgetter = new Forgetter(store.feeds.peers, this.log, commits);
     this.#options = { ...common, nodeId, exchange: this.exchange };
   }
 

@@ -7,16 +7,47 @@ import type { FeedTables } from "../../store/feeds/feeds.ts";
 import type { PeerRow } from "../../store/feeds/peers.ts";
 import type { FeedLog } from "./feedlog.ts";
 
-/** So much of the log is looked at in one turn. */
+/** So much of the log, and of lanes, is looked at in one turn. */
 const ROWS_PER_TURN = 5000;
 
-/** Events for a peer, and how far its walks have come with them. */
-export interface Batch {
-  readonly seqs: readonly number[];
+/** A place in a lane. */
+interface LaneSeq {
+  readonly lane: number;
+  readonly seq: number;
+}
+
+/** How far the walks for a peer have come: through the log, and through what is stored of lanes. */
+export interface Progress {
   readonly outSeq: number;
-  readonly lanes: readonly { readonly lane: number; readonly seq: number }[];
+  readonly lanes: readonly LaneSeq[];
+}
+
+/** Events for a peer: some that have come, and some of lanes that have become wanted. */
+export class Batch {
+  readonly seqs: readonly number[];
   /** Whether there is nothing behind it. */
   readonly isLast: boolean;
+  readonly #due: readonly number[];
+  readonly #stored: readonly LaneSeq[];
+  readonly #end: Progress;
+
+  /** `end`: how far the walks are with all of it. */
+  constructor(due: readonly number[], stored: readonly LaneSeq[], end: Progress, isLast: boolean) {
+    this.#due = due;
+    this.#stored = stored;
+    this.#end = end;
+    this.seqs = [...due, ...stored.map(({ seq }) => seq)];
+    this.isLast = isLast;
+  }
+
+  /** How far the walks are when the first `count` events are sent, or all. */
+  progress(count: number): Progress {
+    if (count === this.seqs.length) return this.#end;
+    if (count < this.#due.length) return { outSeq: this.#due[count - 1]!, lanes: [] };
+    const sent = this.#stored.slice(0, count - this.#due.length);
+    const lanes = new Map(sent.map((item) => [item.lane, item]));
+    return { outSeq: this.#end.outSeq, lanes: [...lanes.values()] };
+  }
 }
 
 export class Outbox {
@@ -28,10 +59,6 @@ export class Outbox {
     this.#tables = tables;
     this.#log = log;
     this.#networkId = networkId;
-  }
-
-  get head(): number {
-    return this.#log.head;
   }
 
   /** At most `limit` events for a peer, of which our log is done with up to `outSeq`. */
@@ -47,25 +74,33 @@ export class Outbox {
     const walked = due.length === room ? due.at(-1)! : Math.max(upTo, outSeq);
     const stored = this.#stored(peer, limit - due.length);
     const isLast = walked >= head && stored.isLast;
-    return { seqs: [...due, ...stored.seqs], outSeq: walked, lanes: stored.lanes, isLast };
+    return new Batch(due, stored.found, { outSeq: walked, lanes: stored.lanes }, isLast);
   }
 
   /** Stored events of lanes that have become wanted. */
-  #stored(peer: PeerRow, limit: number): Omit<Batch, "outSeq"> {
+  #stored(peer: PeerRow, limit: number) {
     const { events, peerLanes } = this.#tables;
-    const seqs: number[] = [];
-    const lanes: { lane: number; seq: number }[] = [];
+    const found: LaneSeq[] = [];
+    const lanes: LaneSeq[] = [];
+    let rowsLeft = ROWS_PER_TURN;
     for (let after = 0; ; ) {
       const next = peerLanes.unsent(peer.link, after);
-      if (next === undefined) return { seqs, lanes, isLast: true };
-      const room = limit - seqs.length;
-      if (room === 0) return { seqs, lanes, isLast: false };
-      const found = events.foreign(peer, next.lane, next.sentSeq, next.untilSeq, room);
-      seqs.push(...found);
-      const isFull = found.length === room;
-      lanes.push({ lane: next.lane, seq: isFull ? found.at(-1)! : next.untilSeq });
-      if (isFull) return { seqs, lanes, isLast: false };
-      after = next.lane;
+      if (next === undefined) return { found, lanes, isLast: true };
+      const { lane, sentSeq, untilSeq } = next;
+      const rows = Math.min(rowsLeft, ROWS_PER_TURN);
+      const looked = rows > 0 ? events.stored(peer, lane, sentSeq, untilSeq, rows) : [];
+      rowsLeft -= looked.length + 1;
+      const room = limit - found.length;
+      const foreign = looked.filter(({ isForeign }) => isForeign).slice(0, room);
+      for (const { seq } of foreign) found.push({ lane, seq });
+      const isFull = found.length === limit;
+      if (isFull || rowsLeft <= 0) {
+        const last = isFull ? foreign.at(-1)?.seq : looked.at(-1)?.seq;
+        if (last !== undefined) lanes.push({ lane, seq: last });
+        return { found, lanes, isLast: false };
+      }
+      lanes.push({ lane, seq: untilSeq });
+      after = lane;
     }
   }
 }

@@ -4,9 +4,6 @@ import type { PeerRow } from "../../store/feeds/peers.ts";
 import { Effort, type EffortEvents } from "./effort.ts";
 import { type Remote, RemoteFailure } from "./remote.ts";
 
-const PUSH_TIMEOUT_MS = 10_000;
-const PULL_TIMEOUT_MS = 30_000;
-
 export interface PeerEvents {
   readonly push: (peer: Peer) => Promise<number | undefined>;
   readonly pull: (peer: Peer) => Promise<number | undefined>;
@@ -83,27 +80,25 @@ export class Peer {
     await this.#running;
   }
 
-  get isEnded(): boolean {
-    return this.#ended.signal.aborted;
-  }
-
-  get pushSignal(): AbortSignal {
-    return AbortSignal.any([this.#ended.signal, AbortSignal.timeout(PUSH_TIMEOUT_MS)]);
-  }
-
-  get pullSignal(): AbortSignal {
-    return AbortSignal.any([this.#ended.signal, AbortSignal.timeout(PULL_TIMEOUT_MS)]);
-  }
-
-  /** An exchange has worked: what else had failed will work again, too. */
+  /** An exchange has worked: what else had failed may work again, too. */
   answered(effort: Effort): void {
     this.#lastOkAt = this.#events.now();
     const other = effort === this.pushing ? this.pulling : this.pushing;
-    if (effort.isFailing) other.resume();
+    if (effort.worked()) other.resume();
     if (this.#isConnected || other.isFailing) return;
     this.#isConnected = true;
     this.#lastError = null;
+    // What has come up meanwhile is asked for at once, unless that is what is going on.
+    if (effort === this.pushing) this.pullDueAt = 0;
     this.#events.turned(this, null);
+  }
+
+  /** Aborts after so many ms, and when this peer is left. To be disposed of. */
+  deadline(ms: number): Disposable & { readonly signal: AbortSignal } {
+    const late = new AbortController();
+    const timer = setTimeout(() => late.abort(new DOMException("no answer in time", "TimeoutError")), ms);
+    const signal = AbortSignal.any([this.#ended.signal, late.signal]);
+    return { signal, [Symbol.dispose]: () => clearTimeout(timer) };
   }
 
   #failed(error: unknown): void {

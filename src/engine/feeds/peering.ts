@@ -56,15 +56,22 @@ export class Peering implements AsyncDisposable {
     const meet = (peer: Peer, id: string, logId: string) => this.#meet(peer, id, logId);
     const isIdle = (peer: Peer) => this.#isIdle(peer);
     const outbox = new Outbox(tables, log, networkId);
-    const refused = ({ url }: Peer, events: number, reason: string) => settings.refused(url, events, reason);
-    const pusher = new Pusher({ outbox, log, commits, nodeId, networkId, refused, meet });
+    const refused = ({ url }: Peer, count: number, reason: string) => settings.refused(url, count, reason);
     const { intervalMs } = settings;
-    const puller = new Puller({ tables, log, exchange, scopes, nodeId, networkId, intervalMs, meet, isIdle });
+    const common = { log, scopes, nodeId, networkId, refused, meet };
+    const pusher = new Pusher({ ...common, outbox, commits });
+    const puller = new Puller({ ...common, tables, exchange, intervalMs, isIdle });
     const events = {
-      push: async (peer: Peer) => (isIdle(peer) ? undefined : pusher.step(peer)),
-      pull: (peer: Peer) => puller.step(peer),
+      push: async (peer: Peer) => {
+        this.#recall(peer);
+        return isIdle(peer) ? undefined : pusher.step(peer);
+      },
+      pull: (peer: Peer) => {
+        this.#recall(peer);
+        return puller.step(peer);
+      },
       turned: (peer: Peer, reason: string | null) => {
-        if (reason === null) this.#catchUp(peer);
+        this.#wakeAll(peer);
         settings.turned(peer.url, peer.nodeId, reason);
       },
       now,
@@ -83,11 +90,11 @@ export class Peering implements AsyncDisposable {
     return this.#peers.map(({ state, pushes, pulls, failures }) => ({ state, pushes, pulls, failures }));
   }
 
-  /** What was known of who answers at a URL. */
+  /** What is known of who answers at a URL: it may have told of another log by itself. */
   #recall(peer: Peer): void {
     const { peers, nodes } = this.#options.tables;
     const met = peers.at(peer.url);
-    if (met === undefined) return;
+    if (met === undefined || met.link === peer.met?.link) return;
     peer.met = met;
     peer.nodeId = nodes.idOf(met.node);
     peer.outSeq = met.outSeq;
@@ -95,13 +102,12 @@ export class Peering implements AsyncDisposable {
 
   /** Somebody has answered at a peer's URL. */
   async #meet(peer: Peer, nodeId: string, logId: string): Promise<void> {
+    this.#recall(peer);
     if (peer.nodeId === nodeId && peer.met?.logId === logId) return;
     peer.nodeId = nodeId;
     if (nodeId === this.#options.nodeId) return;
-    const meeting = { kind: "meet_peer", url: peer.url, nodeId, logId } as const;
-    const { outcome } = await this.#options.commits.submit(meeting);
-    peer.met = outcome;
-    peer.outSeq = outcome.outSeq;
+    await this.#options.commits.submit({ kind: "meet_peer", url: peer.url, nodeId, logId });
+    this.#recall(peer);
     peer.pushing.nudge();
   }
 
@@ -113,11 +119,13 @@ export class Peering implements AsyncDisposable {
     return first !== peer;
   }
 
-  /** After the link was down. */
-  #catchUp(peer: Peer): void {
-    peer.pullDueAt = 0;
-    peer.pulling.nudge();
-    peer.pushing.nudge();
+  /** A link has come up or gone down: it goes on, or another URL of the same instance takes over. */
+  #wakeAll({ nodeId }: Peer): void {
+    for (const peer of this.#peers) {
+      if (peer.nodeId !== nodeId) continue;
+      peer.pulling.nudge();
+      peer.pushing.nudge();
+    }
   }
 
   #grown(accepted: readonly FeedEvent[]): void {

@@ -10,12 +10,14 @@ import type { Peer } from "./peer.ts";
 import { RemoteFailure } from "./remote.ts";
 import type { Scopes } from "./scope.ts";
 
-/** What a peer has sent us is looked for among so many of the newest events. */
-const KNOWN_WITHIN = 100_000;
 /** How often a URL that leads back here is asked again. */
 const SELF_MS = 60_000;
-/** Lanes that are looked up at once. */
-const LANES_PER_LOOK = 256;
+const TIMEOUT_MS = 30_000;
+/** So much of who wants which lane is looked at in one turn; more than all peers can say of one lane. */
+const WISHES_PER_TURN = 5000;
+const LOOKS_PER_TURN = 500;
+/** So many pages without anything new are read of a lane at a time. */
+const IDLE_PAGES_MAX = 64;
 /** A lane is not read from its beginning again more often. */
 const RESET_MS = 60_000;
 const REMEMBERED_MAX = 10_000;
@@ -30,6 +32,8 @@ export interface PullerOptions {
   readonly nodeId: string;
   readonly networkId: string;
   readonly intervalMs: number;
+  /** A peer does not let a lane be read. */
+  readonly refused: (peer: Peer, lanes: number, reason: string) => void;
   readonly meet: (peer: Peer, nodeId: string, logId: string) => Promise<void>;
   /** Whether the peer is this instance itself, or one that another URL leads to. */
   readonly isIdle: (peer: Peer) => boolean;
@@ -38,6 +42,8 @@ export interface PullerOptions {
 export class Puller {
   readonly #options: PullerOptions;
   readonly #resetAt = new LRUCache<string, true>({ max: REMEMBERED_MAX, ttl: RESET_MS });
+  /** How many events a page may hold: fewer for a peer that takes too long. */
+  readonly #limits = new WeakMap<Peer, number>();
   readonly #rejected = new LRUCache<string, true>({ max: REMEMBERED_MAX, ttl: REJECTED_MS });
 
   constructor(options: PullerOptions) {
@@ -46,62 +52,73 @@ export class Puller {
 
   /** Reads all lanes if that is due, else those that were asked for. Resolves with the ms until they are. */
   async step(peer: Peer): Promise<number | undefined> {
-    const { intervalMs } = this.#options;
+    const { intervalMs, nodeId } = this.#options;
     if (performance.now() >= peer.pullDueAt) {
-      // What comes up meanwhile is another reason.
-      peer.pullDueAt = performance.now() + intervalMs;
+      // Whoever fails, or is up again in between, begins anew.
+      peer.pullDueAt = Number.POSITIVE_INFINITY;
       peer.lanesAsked.clear();
       try {
         await this.#readAll(peer);
-        // Whether somebody else is there by now is seen soon enough.
-        if (peer.nodeId === this.#options.nodeId)
-          peer.pullDueAt = performance.now() + Math.max(intervalMs, SELF_MS);
       } catch (error) {
         peer.pullDueAt = 0;
         throw error;
       }
+      // Whether somebody else is at that URL by now is seen soon enough.
+      const restMs = peer.nodeId === nodeId ? Math.max(intervalMs, SELF_MS) : intervalMs;
+      peer.pullDueAt = Math.min(peer.pullDueAt, performance.now() + restMs);
     }
-    for (const lane of peer.lanesAsked) {
-      peer.lanesAsked.delete(lane);
-      await this.#readIfWanted(peer, lane);
-    }
+    await this.#readAsked(peer);
     return Math.max(1, peer.pullDueAt - performance.now());
   }
 
   async #readAll(peer: Peer): Promise<void> {
-    const { networkId, nodeId, tables, isIdle } = this.#options;
+    const { networkId, isIdle } = this.#options;
     await this.#read(peer, { networkId, scope: "", feedKey: "" });
-    for (let after = 0; !isIdle(peer); ) {
-      const { link } = peer.met!;
-      const lanes = tables.subscriptions.wantedBesides(
-        nodeOf(tables, nodeId),
-        link,
-        networkId,
-        after,
-        LANES_PER_LOOK,
-      );
-      for (const lane of lanes) await this.#readLane(peer, lane);
-      if (lanes.length < LANES_PER_LOOK) return;
-      after = lanes.at(-1)!;
+    for (let from = 0; !isIdle(peer); ) {
+      const { lanes, next } = this.#wanted(peer, from);
+      for (const lane of lanes) {
+        await this.#readLane(peer, lane);
+        // Who has just subscribed does not wait for the others.
+        await this.#readAsked(peer);
+      }
+      if (next === undefined) return;
+      from = next;
+      await Bun.sleep(0);
     }
   }
 
-  async #readIfWanted(peer: Peer, lane: number): Promise<void> {
-    const { networkId, nodeId, tables, isIdle } = this.#options;
-    if (peer.met === undefined || isIdle(peer)) return;
-    const [next] = tables.subscriptions.wantedBesides(
-      nodeOf(tables, nodeId),
-      peer.met.link,
-      networkId,
-      lane - 1,
-      1,
-    );
-    if (next === lane) await this.#readLane(peer, lane);
+  /** Lanes from `from` on that somebody else than the peer wants, and where to look on. */
+  #wanted(peer: Peer, from: number): { lanes: Iterable<number>; next: number | undefined } {
+    const wishes = this.#options.tables.peerLanes.wanted(from, WISHES_PER_TURN);
+    // The last one may go on behind that.
+    const next = wishes.length < WISHES_PER_TURN ? undefined : wishes.at(-1)!.lane;
+    const others = wishes.filter(({ link, lane }) => link !== peer.met!.link && lane !== next);
+    return { lanes: new Set(others.map(({ lane }) => lane)), next };
+  }
+
+  async #readAsked(peer: Peer): Promise<void> {
+    const { isIdle, tables } = this.#options;
+    let looks = 0;
+    for (const lane of peer.lanesAsked) {
+      peer.lanesAsked.delete(lane);
+      if (peer.met === undefined || isIdle(peer)) continue;
+      const { link } = peer.met;
+      if (tables.peerLanes.wanting(lane).some((other) => other !== link)) await this.#readLane(peer, lane);
+      else if (++looks % LOOKS_PER_TURN === 0) await Bun.sleep(0);
+    }
   }
 
   async #readLane(peer: Peer, lane: number): Promise<void> {
-    const { networkId, scope, feedKey } = this.#options.tables.lanes.get(lane);
-    if (!this.#options.scopes.stays(scope)) await this.#read(peer, { networkId, scope, feedKey });
+    const { tables, scopes, networkId, refused } = this.#options;
+    const name = tables.lanes.get(lane);
+    if (name.networkId !== networkId || scopes.stays(name.scope)) return;
+    try {
+      await this.#read(peer, { networkId, scope: name.scope, feedKey: name.feedKey });
+    } catch (error) {
+      // One that cannot be asked for does not keep the others from being read.
+      if (!(error instanceof RemoteFailure) || !error.isOfContent) throw error;
+      refused(peer, 1, error.message);
+    }
   }
 
   /** Asks for the digest of a lane first, and for its events only if there is something new. */
@@ -114,27 +131,28 @@ export class Puller {
 
   async #readPages(peer: Peer, name: LaneName): Promise<void> {
     const { exchange, tables, log } = this.#options;
-    let caught = Math.max(this.#positionOf(peer, name).caughtSeq, log.head - KNOWN_WITHIN);
-    for (;;) {
+    let caught = this.#positionOf(peer, name).caughtSeq;
+    for (let idlePages = 0; idlePages < IDLE_PAGES_MAX; ) {
       const { link, logId } = peer.met!;
       const { readSeq } = this.#positionOf(peer, name);
       const lane = tables.lanes.find(name) ?? 0;
-      // What the peer has sent us since, so that it need not send it again.
-      const known = tables.events.brought(link, lane, caught, KNOWN_EVENTS_MAX);
-      const page = await this.#ask(peer, name, {
-        from_event_seq: readSeq,
-        known_event_ids: known.map(({ id }) => id),
-      });
-      caught = known.at(-1)?.seq ?? log.head;
+      // What has come here since, by whichever way, need not be sent again.
+      const known = tables.events.after(lane, caught, log.head, KNOWN_EVENTS_MAX);
+      const known_event_ids = known.map(({ id }) => id);
+      const page = await this.#ask(peer, name, { from_event_seq: readSeq, known_event_ids });
+      caught = known.at(-1)?.seq ?? caught;
       if (peer.met!.link !== link) return;
       const { next_from_event_seq: next, more, events } = page;
       if (next < readSeq) throw new RemoteFailure("the answer cannot be understood: its position goes back");
       const isStuck = events.length === 0 && this.#knowsMore(page) && next === readSeq;
-      const seq = isStuck && this.#mayReset(link, lane) ? 0 : next;
-      const read = { lane: name, seq, isAll: !more };
-      const { rejected } = await exchange.take(events, { nodeId: peer.nodeId!, logId }, read);
+      const isReset = isStuck && this.#mayReset(link, lane);
+      const read = { lane: name, seq: isReset ? 0 : next, isAll: !more };
+      const { accepted, rejected } = await exchange.take(events, { nodeId: peer.nodeId!, logId }, read);
       for (const { event_id } of rejected) if (event_id !== null) this.#rejected.set(event_id, true);
-      if (seq === readSeq || (!more && seq !== 0)) return;
+      // Somebody else may have brought word of another log meanwhile.
+      const hasMoved = this.#positionOf(peer, name).readSeq !== readSeq;
+      if (!hasMoved || (!more && !isReset)) return;
+      idlePages = accepted > 0 ? 0 : idlePages + 1;
     }
   }
 
@@ -162,24 +180,23 @@ export class Puller {
     asked: { head_only?: true; from_event_seq?: number; known_event_ids?: string[] },
   ): Promise<Backfilled> {
     const { nodeId: from, networkId: network_id, meet } = this.#options;
-    const request = {
-      from,
-      network_id,
-      lane: askedLane(name),
-      from_event_seq: 0,
-      limit: BACKFILL_EVENTS_DEFAULT,
-      ...asked,
-    };
-    const answer = await peer.remote.backfill(request, peer.pullSignal);
-    peer.pulls++;
-    await meet(peer, answer.node_id, answer.log_id);
-    peer.answered(peer.pulling);
-    return answer;
+    const limit = this.#limits.get(peer) ?? BACKFILL_EVENTS_DEFAULT;
+    const request = { from, network_id, lane: askedLane(name), from_event_seq: 0, limit, ...asked };
+    using deadline = peer.deadline(TIMEOUT_MS);
+    try {
+      const answer = await peer.remote.backfill(request, deadline.signal);
+      peer.pulls++;
+      await meet(peer, answer.node_id, answer.log_id);
+      peer.answered(peer.pulling);
+      this.#limits.set(peer, Math.min(2 * limit, BACKFILL_EVENTS_DEFAULT));
+      return answer;
+    } catch (error) {
+      // Fewer may come in time.
+      if (error instanceof RemoteFailure && error.isLate) this.#limits.set(peer, Math.ceil(limit / 2));
+      throw error;
+    }
   }
 }
 
 const askedLane = ({ scope, feedKey }: LaneName): AskedLane =>
   feedKey === "" ? { kind: "subscriptions" } : { kind: "messages", scope, feed_key: feedKey };
-
-/** 0 before this instance has written anything. */
-const nodeOf = (tables: FeedTables, nodeId: string): number => tables.nodes.find(nodeId) ?? 0;

@@ -1,12 +1,14 @@
 /** Sends a peer what it is to get, in order, each at least once: the next only when the last has been taken. */
 import { PUSH_EVENTS_MAX } from "../../contract/limits.ts";
 import type { Commits } from "../commit.ts";
-import { carried } from "./exchange.ts";
+import { carried, scopeOf } from "./event.ts";
 import type { FeedLog } from "./feedlog.ts";
-import type { Batch, Outbox } from "./outbox.ts";
+import type { Batch, Outbox, Progress } from "./outbox.ts";
 import type { Peer } from "./peer.ts";
 import { RemoteFailure } from "./remote.ts";
+import type { Scopes } from "./scope.ts";
 
+const TIMEOUT_MS = 10_000;
 /** Events of one push; the receiver takes twice that. */
 const BYTES_MAX = 4 * 1024 * 1024;
 /** How often it is noted that there was nothing to send. */
@@ -15,6 +17,7 @@ const NOTE_MS = 1000;
 export interface PusherOptions {
   readonly outbox: Outbox;
   readonly log: FeedLog;
+  readonly scopes: Scopes;
   readonly commits: Commits;
   readonly nodeId: string;
   readonly networkId: string;
@@ -26,7 +29,7 @@ export interface PusherOptions {
 
 export class Pusher {
   readonly #options: PusherOptions;
-  /** How many events a push may hold: fewer when they are large, or the peer refuses more. */
+  /** How many events a push may hold: fewer when the peer refuses more, or takes too long. */
   readonly #limits = new WeakMap<Peer, number>();
   readonly #notedAt = new WeakMap<Peer, number>();
 
@@ -39,62 +42,80 @@ export class Pusher {
     const { met } = peer;
     if (met === undefined) return undefined;
     const { outbox } = this.#options;
-    const limit = this.#limits.get(peer) ?? PUSH_EVENTS_MAX;
-    const batch = outbox.next(met, peer.outSeq, limit);
+    const batch = outbox.next(met, peer.outSeq, this.#limits.get(peer) ?? PUSH_EVENTS_MAX);
     if (batch.seqs.length > 0) {
-      await this.#send(peer, met.link, batch, limit);
+      await this.#send(peer, met.link, batch);
       return 0;
     }
-    const isNoted = batch.outSeq === met.outSeq && batch.lanes.length === 0;
-    peer.outSeq = batch.outSeq;
+    const progress = batch.progress(0);
+    const isNoted = progress.outSeq === met.outSeq && progress.lanes.length === 0;
+    peer.outSeq = progress.outSeq;
     if (isNoted) return batch.isLast ? undefined : 0;
     const waitMs = (this.#notedAt.get(peer) ?? 0) + NOTE_MS - performance.now();
-    if (batch.isLast && waitMs > 0 && batch.lanes.length === 0) return waitMs;
-    await this.#note(peer, met.link, batch);
+    if (batch.isLast && waitMs > 0 && progress.lanes.length === 0) return waitMs;
+    await this.#note(peer, met.link, progress);
     // The walk may have been long.
     await Bun.sleep(0);
     return 0;
   }
 
-  async #send(peer: Peer, link: number, batch: Batch, limit: number): Promise<void> {
-    const { log, nodeId: from, networkId: network_id } = this.#options;
-    const events: string[] = [];
-    let bytes = 0;
-    for (const seq of batch.seqs) {
-      const text = log.text(seq);
-      const { swarm_scope } = JSON.parse(text) as { swarm_scope: string };
-      bytes += text.length;
-      if (bytes > BYTES_MAX && events.length > 0) {
-        // Too much for one push: the next one asks for no more than this could have held.
-        this.#limits.set(peer, events.length);
-        return;
-      }
-      events.push(carried(swarm_scope, text));
-    }
-    try {
-      const push = { from, network_id, log_id: log.id, events };
-      const answer = await peer.remote.push(push, peer.pushSignal);
-      peer.pushes++;
-      await this.#options.meet(peer, answer.node_id, answer.log_id);
-      peer.answered(peer.pushing);
-      const { length, 0: first } = answer.rejected;
-      if (first) this.#options.refused(peer, length, first.error);
-    } catch (error) {
-      if (!(error instanceof RemoteFailure) || !error.isOfContent) throw error;
-      if (events.length > 1) {
-        this.#limits.set(peer, Math.ceil(Math.min(events.length, limit) / 2));
-        return;
-      }
-      this.#options.refused(peer, 1, error.message);
-    }
-    this.#limits.set(peer, Math.min(2 * limit, PUSH_EVENTS_MAX));
+  async #send(peer: Peer, link: number, batch: Batch): Promise<void> {
+    const { count, events } = this.#load(peer, batch.seqs);
+    if (events.length > 0 && !(await this.#isTaken(peer, events))) return;
     // Who has another log by now has nothing of what we noted.
     if (peer.met?.link !== link) return;
-    peer.outSeq = batch.outSeq;
-    await this.#note(peer, link, batch);
+    const progress = batch.progress(count);
+    peer.outSeq = progress.outSeq;
+    await this.#note(peer, link, progress);
   }
 
-  async #note(peer: Peer, link: number, { outSeq, lanes }: Batch): Promise<void> {
+  /** As many of the events as one push holds, each as it is carried; and how many were looked at for that. */
+  #load(peer: Peer, seqs: readonly number[]): { count: number; events: string[] } {
+    const { log, scopes } = this.#options;
+    const events: string[] = [];
+    let bytes = 0;
+    for (const [count, seq] of seqs.entries()) {
+      const text = log.find(seq);
+      if (text === undefined) {
+        this.#options.refused(peer, 1, `event ${seq} of the feed log is damaged in storage`);
+        continue;
+      }
+      // It may have been another setting that let it go.
+      if (scopes.stays(scopeOf(text))) continue;
+      bytes += Buffer.byteLength(text);
+      if (bytes > BYTES_MAX && events.length > 0) return { count, events };
+      events.push(carried(text));
+    }
+    return { count: seqs.length, events };
+  }
+
+  /** Whether the peer is done with the events: it has them, or does not want to. */
+  async #isTaken(peer: Peer, events: readonly string[]): Promise<boolean> {
+    const { log, nodeId: from, networkId: network_id, refused, meet } = this.#options;
+    using deadline = peer.deadline(TIMEOUT_MS);
+    try {
+      const push = { from, network_id, log_id: log.id, events };
+      const answer = await peer.remote.push(push, deadline.signal);
+      peer.pushes++;
+      await meet(peer, answer.node_id, answer.log_id);
+      peer.answered(peer.pushing);
+      const { length, 0: first } = answer.rejected;
+      if (first) refused(peer, length, first.error);
+    } catch (error) {
+      if (!(error instanceof RemoteFailure)) throw error;
+      // Fewer may be taken, and in time.
+      if (events.length > 1 && (error.isOfContent || error.isLate)) {
+        this.#limits.set(peer, Math.ceil(events.length / 2));
+      }
+      if (!error.isOfContent) throw error;
+      if (events.length > 1) return false;
+      refused(peer, 1, error.message);
+    }
+    this.#limits.set(peer, Math.min(2 * events.length, PUSH_EVENTS_MAX));
+    return true;
+  }
+
+  async #note(peer: Peer, link: number, { outSeq, lanes }: Progress): Promise<void> {
     await this.#options.commits.submit({ kind: "note_sent", link, outSeq, lanes });
     this.#notedAt.set(peer, performance.now());
     if (peer.met?.link === link) peer.met = { ...peer.met, outSeq };

@@ -19,10 +19,13 @@ export interface Push {
 export class RemoteFailure extends Error {
   /** Of the answer; undefined where there was none that could be understood. */
   readonly status: number | undefined;
+  /** Whether it was given up after a while. */
+  readonly isLate: boolean;
 
-  constructor(message: string, status?: number) {
+  constructor(message: string, status?: number, isLate = false) {
     super(message);
     this.status = status;
+    this.isLate = isLate;
   }
 
   /** Whether the same may work soon: the other side is down or busy. Otherwise somebody has to change something. */

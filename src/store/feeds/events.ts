@@ -18,6 +18,11 @@ export interface Reader {
   readonly link: number;
 }
 
+export interface StoredSeq {
+  readonly seq: number;
+  readonly isForeign: boolean;
+}
+
 type Row = [number, string, number, number, number, number];
 
 const columns = "seq, event_id, lane, author, created_at, accepted_at";
@@ -39,7 +44,6 @@ export class Events {
   readonly #older: Statement;
   readonly #due: Statement;
   readonly #stored: Statement;
-  readonly #brought: Statement;
 
   constructor(db: Database) {
     this.#insert = db.prepare(`INSERT INTO feed_events (${columns}) VALUES (?, ?, ?, ?, ?, ?)`);
@@ -63,16 +67,12 @@ export class Events {
        WHERE e.seq > ?3 AND e.seq <= ?4 AND ${foreign}
          AND (e.lane = ?5 OR EXISTS (
            SELECT 1 FROM feed_peer_lanes w
-           WHERE w.link = ?2 AND w.lane = e.lane AND w.wanted AND w.until_seq < e.seq))
+           WHERE w.link = ?2 AND w.lane = e.lane AND w.wishes > 0 AND w.until_seq < e.seq))
        ORDER BY e.seq LIMIT ?6`,
     );
     this.#stored = db.prepare(
-      `SELECT e.seq FROM feed_events e
-       WHERE e.lane = ?5 AND e.seq > ?3 AND e.seq <= ?4 AND ${foreign} ORDER BY e.seq LIMIT ?6`,
-    );
-    this.#brought = db.prepare(
-      `SELECT e.event_id, e.seq FROM feed_events e JOIN feed_links l ON l.link = ?2 AND l.seq = e.seq
-       WHERE e.lane = ?1 AND e.seq > ?3 ORDER BY e.seq LIMIT ?4`,
+      `SELECT e.seq, ${foreign} FROM feed_events e
+       WHERE e.lane = ?5 AND e.seq > ?3 AND e.seq <= ?4 ORDER BY e.seq LIMIT ?6`,
     );
   }
 
@@ -111,15 +111,10 @@ export class Events {
     return firsts(this.#due.values(node, link, after, upTo, subscriptions, limit));
   }
 
-  /** Seqs of a lane with `after < seq <= upTo` that a peer has neither written nor brought. */
-  foreign({ node, link }: Reader, lane: number, after: number, upTo: number, limit: number): number[] {
-    return firsts(this.#stored.values(node, link, after, upTo, lane, limit));
-  }
-
-  /** A lane's events behind `after` that a link has brought. */
-  brought(link: number, lane: number, after: number, limit: number): { id: string; seq: number }[] {
-    const rows = this.#brought.values(lane, link, after, limit) as [string, number][];
-    return rows.map(([id, seq]) => ({ id, seq }));
+  /** The next events of a lane with `after < seq <= upTo`, and whether a peer has neither written nor brought them. */
+  stored({ node, link }: Reader, lane: number, after: number, upTo: number, limit: number): StoredSeq[] {
+    const rows = this.#stored.values(node, link, after, upTo, lane, limit) as [number, number][];
+    return rows.map(([seq, isForeign]) => ({ seq, isForeign: isForeign === 1 }));
   }
 }
 

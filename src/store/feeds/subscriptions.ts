@@ -48,9 +48,6 @@ export class Subscriptions {
   readonly #bySeq: Statement;
   readonly #older: Statement;
   readonly #olderOf: Statement;
-  readonly #isWanted: Statement;
-  readonly #wantedLanes: Statement;
-  readonly #hostedLanes: Statement;
   readonly #count: Statement;
 
   constructor(db: Database) {
@@ -71,22 +68,6 @@ export class Subscriptions {
       ORDER BY created_at DESC, event_id DESC LIMIT ?7`;
     this.#older = db.prepare(older("?4 IS NULL"));
     this.#olderOf = db.prepare(older("feed_key = ?4"));
-    this.#isWanted = db.prepare(
-      `SELECT EXISTS (SELECT 1 FROM feed_subscriptions s JOIN feed_links l ON l.link = ?2 AND l.seq = s.seq
-       WHERE s.lane = ?1 AND s.active)`,
-    );
-    // A link's own wishes are not asked of it: somebody else must want the lane, here or behind another link.
-    this.#wantedLanes = db.prepare(
-      `SELECT DISTINCT s.lane FROM feed_subscriptions s
-       WHERE s.active AND s.lane > ?3 AND s.network_id = ?4 AND (s.host = ?1 OR EXISTS (
-         SELECT 1 FROM feed_peers p WHERE p.link <> ?2
-           AND EXISTS (SELECT 1 FROM feed_links l WHERE l.link = p.link AND l.seq = s.seq)))
-       ORDER BY s.lane LIMIT ?5`,
-    );
-    this.#hostedLanes = db.prepare(
-      `SELECT DISTINCT lane FROM feed_subscriptions
-       WHERE active AND host = ?1 AND network_id = ?2 AND lane > ?3 ORDER BY lane LIMIT ?4`,
-    );
     this.#count = db.prepare("SELECT count(*) FROM feed_subscriptions WHERE active");
   }
 
@@ -114,23 +95,6 @@ export class Subscriptions {
   laneAskedBy(seq: number): number | undefined {
     const [row] = this.#bySeq.values(seq) as [number][];
     return row?.[0];
-  }
-
-  /** Whether an event in force that asks for the lane was brought by the link. */
-  isWantedBy(lane: number, link: number): boolean {
-    const [[wanted]] = this.#isWanted.values(lane, link) as [[number]];
-    return wanted === 1;
-  }
-
-  /** Lanes above `after` that somebody wants who is hosted by `host` or was told of by another link than `link`. */
-  wantedBesides(host: number, link: number, networkId: string, after: number, limit: number): number[] {
-    const rows = this.#wantedLanes.values(host, link, after, networkId, limit) as [number][];
-    return rows.map(([lane]) => lane);
-  }
-
-  /** Lanes above `after` that a subscriber hosted by `host` wants. */
-  hostedLanes(host: number, networkId: string, after: number, limit: number): number[] {
-    return (this.#hostedLanes.values(host, networkId, after, limit) as [number][]).map(([lane]) => lane);
   }
 
   /** How many are active. */

@@ -37,7 +37,6 @@ CREATE TABLE feed_subscriptions (
   event_id TEXT NOT NULL,
   PRIMARY KEY (network_id, host, subscriber, feed_key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX feed_subscriptions_by_lane ON feed_subscriptions (lane) WHERE active;
 CREATE INDEX feed_subscriptions_by_age ON feed_subscriptions (created_at, event_id);
 CREATE INDEX feed_subscriptions_by_feed ON feed_subscriptions (feed_key, created_at, event_id);
 
@@ -65,26 +64,27 @@ CREATE TABLE feed_addresses (url TEXT PRIMARY KEY, node INTEGER NOT NULL) STRICT
 
 -- Which peers have brought an event.
 CREATE TABLE feed_links (
-  link INTEGER NOT NULL,
   seq INTEGER NOT NULL,
-  PRIMARY KEY (link, seq)
+  link INTEGER NOT NULL,
+  PRIMARY KEY (seq, link)
 ) STRICT, WITHOUT ROWID;
 
--- How it goes with a lane and a peer. read_seq: up to where its log is read, and caught_seq: how far ours had come when
--- there was nothing more to read. While it is wanted there, stored events behind sent_seq go out up to until_seq, and
--- later ones as they come.
+-- How it goes with a lane and a peer; link 0 is this instance. read_seq: up to where the peer's log is read, and
+-- caught_seq: how far ours had come when there was nothing more to read. wishes: subscriptions in force for the lane
+-- whose event the peer has brought. While there are any, stored events behind sent_seq go out up to until_seq, and later
+-- ones as they come.
 CREATE TABLE feed_peer_lanes (
   link INTEGER NOT NULL,
   lane INTEGER NOT NULL,
   read_seq INTEGER NOT NULL DEFAULT 0,
   caught_seq INTEGER NOT NULL DEFAULT 0,
-  wanted INTEGER NOT NULL DEFAULT 0,
+  wishes INTEGER NOT NULL DEFAULT 0,
   sent_seq INTEGER NOT NULL DEFAULT 0,
   until_seq INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (link, lane)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX feed_peer_lanes_wanted ON feed_peer_lanes (lane) WHERE wanted;
-CREATE INDEX feed_peer_lanes_unsent ON feed_peer_lanes (link, lane) WHERE wanted AND sent_seq < until_seq;
+CREATE INDEX feed_peer_lanes_wanted ON feed_peer_lanes (lane) WHERE wishes > 0;
+CREATE INDEX feed_peer_lanes_unsent ON feed_peer_lanes (link, lane) WHERE wishes > 0 AND sent_seq < until_seq;
 
--- Links that are not used any more, until what they hold is removed.
-CREATE TABLE feed_retired (link INTEGER PRIMARY KEY) STRICT;
+-- Links that are not used any more, until what they hold is removed: of feed_links up to seq.
+CREATE TABLE feed_retired (link INTEGER PRIMARY KEY, seq INTEGER NOT NULL) STRICT;
