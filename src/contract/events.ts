@@ -54,16 +54,20 @@ export const SubscriptionPayload = Type.Object({
 });
 export type SubscriptionPayload = Static<typeof SubscriptionPayload>;
 
-/** What is told of a message that is stored. */
-export const StoredMessage = Type.Object({
-  content_ref: RawJson,
-  local_content_cache: RawJson,
-  reply_to_message_id: Type.Optional(RawJson),
-  agent_envelope: Type.Optional(RawJson),
-});
+/** What is told of events that are stored, which are what they were when they were taken. */
+export interface StoredEvent<Payload> {
+  readonly author_node_id: string;
+  readonly payload: { readonly payload: Payload };
+}
 
-/** What is told of a change of a subscription that is stored. */
-export const StoredSubscription = Type.Object({
-  gossip_kinds: Type.Array(Type.String()),
-  provider_capabilities: Type.Optional(ProviderCapabilities),
-});
+export interface StoredMessage {
+  readonly content_ref: ContentRef;
+  readonly local_content_cache: unknown;
+  readonly reply_to_message_id?: string;
+  readonly agent_envelope?: AgentEnvelope;
+}
+
+export interface StoredSubscription {
+  readonly gossip_kinds: string[];
+  readonly provider_capabilities?: Static<typeof ProviderCapabilities>;
+}

@@ -58,6 +58,7 @@ export class Records {
   readonly #inserts: ReadonlyMap<number, Statement>;
   readonly #plainInserts: ReadonlyMap<number, Statement>;
   readonly #range: Statement;
+  readonly #some: Statement;
   readonly #sizes: Statement;
   readonly #sizesBack: Statement;
   readonly #tagged: Statement;
@@ -80,8 +81,10 @@ export class Records {
     };
     this.#inserts = new Map(INSERT_SIZES.map(insert("checksum, data, tag, node, meta, tagged_bytes", 6)));
     this.#plainInserts = new Map(INSERT_SIZES.map(insert("checksum, data", 2)));
-    this.#range = db.prepare(
-      `SELECT ${seq}, ts, checksum, data, tag, node, meta, hops FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
+    const columns = `${seq}, ts, checksum, data, tag, node, meta, hops`;
+    this.#range = db.prepare(`SELECT ${columns} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`);
+    this.#some = db.prepare(
+      `SELECT ${columns} FROM ${table} WHERE id IN (SELECT (?1 << ${SEQ_BITS}) + value FROM json_each(?2))`,
     );
     this.#sizes = db.prepare(
       `SELECT ${seq}, tag, ${bytes} FROM ${table} WHERE ${after} ORDER BY id LIMIT ?4`,
@@ -135,14 +138,18 @@ export class Records {
   /** Records with `after < seq <= last`, oldest first, verified. Throws `DamagedRecord` for the first bad one. */
   range(slot: number, after: number, last: number, limit: number): RecordRow[] {
     const rows = this.#range.values(slot, after, last, limit) as Row[];
-    return rows.map(([seq, ts, sum, data, tag, node, meta, hops]) => {
-      // One bit can make a text a blob of the same bytes, which have the same sum.
-      const areTexts = typeof data === "string" && isText(tag) && isText(node) && isText(meta);
-      if (!areTexts || sum !== checksum(slot, seq, ts, data, tag, node, meta, hops))
-        throw new DamagedRecord(seq);
-      const row = { seq, ts, data, tag, node, meta, bytes: recordBytes(data, meta) };
-      return hops === null ? row : { ...row, hops };
+    return rows.map((row) => {
+      const record = verified(slot, row);
+      if (record === undefined) throw new DamagedRecord(row[0]);
+      return record;
     });
+  }
+
+  /** The records of these seqs, by seq, without those that are not there or damaged. */
+  some(slot: number, seqs: readonly number[]): Map<number, RecordRow> {
+    const rows = this.#some.values(slot, JSON.stringify(seqs)) as Row[];
+    const records = rows.flatMap((row) => verified(slot, row) ?? []);
+    return new Map(records.map((record) => [record.seq, record]));
   }
 
   /** Sizes of records with `after < seq <= last`, oldest first. */
@@ -179,6 +186,15 @@ export class Records {
   deleteRange(slot: number, after: number, last: number): void {
     this.#deleteRange.run(slot, after, last);
   }
+}
+
+/** A record as it was written; undefined if it is not any more. */
+function verified(slot: number, [seq, ts, sum, data, tag, node, meta, hops]: Row): RecordRow | undefined {
+  // One bit can make a text a blob of the same bytes, which have the same sum.
+  const areTexts = typeof data === "string" && isText(tag) && isText(node) && isText(meta);
+  if (!areTexts || sum !== checksum(slot, seq, ts, data, tag, node, meta, hops)) return undefined;
+  const row = { seq, ts, data, tag, node, meta, bytes: recordBytes(data, meta) };
+  return hops === null ? row : { ...row, hops };
 }
 
 const isText = (value: string | null): boolean => value === null || typeof value === "string";

@@ -94,12 +94,17 @@ export class Exchange {
 
   /** Takes events that a peer has brought, in whichever way, each as it was carried. `read`: up to where its lane is read with them. */
   async take(events: readonly string[], from: PeerLog, read?: AcceptEvents["read"]): Promise<Taken> {
-    const { nodeId: self, networkId, strict, scopes, now, commits } = this.#options;
+    const { nodeId: self, networkId, strict, scopes, now, commits, tables, log } = this.#options;
+    // What is here already was checked when it came.
+    const isStored = ({ id, text }: Pick<FeedEvent, "id" | "text">) => {
+      const seq = tables.events.find(id);
+      return seq !== undefined && log.texts([seq])[0] === text;
+    };
     const good: FeedEvent[] = [];
     const rejected: RejectedEvent[] = [];
     for (let i = 0; i < events.length; i += CHECKED_AT_ONCE) {
       const some = events.slice(i, i + CHECKED_AT_ONCE);
-      const expected = { networkId, strict, scopes, now: now() };
+      const expected = { networkId, strict, scopes, now: now(), isStored };
       for (const event of await Promise.all(some.map((event) => inspect(event, expected)))) {
         if (isRejected(event)) rejected.push(event);
         else good.push(event);
@@ -108,7 +113,7 @@ export class Exchange {
     this.figures.rejected += rejected.length;
     // Nobody is remembered for what is not kept.
     if (good.length === 0 && read === undefined)
-      return { accepted: 0, duplicates: 0, head: this.#options.log.head, rejected };
+      return { accepted: 0, duplicates: 0, head: log.head, rejected };
     const { outcome } = await commits.submit({
       kind: "accept_events",
       topic: FEED_LOG,
@@ -157,11 +162,8 @@ export class Exchange {
     const owed = scanned.filter(isOwed);
     const page = owed.slice(0, limit);
     // What is damaged here may be whole elsewhere.
-    const encode = ({ seq }: EventRow) => {
-      const text = log.find(seq);
-      return text === undefined ? undefined : carried(text);
-    };
-    const { texts: events, count } = await log.encoded(page, encode, PEER_BYTES_MAX);
+    const encode = (_: EventRow, text: string | undefined) => text && carried(text);
+    const { encoded: events, count } = await log.encoded(page, encode, PEER_BYTES_MAX);
     const next_from_event_seq = count < owed.length ? page[count - 1]!.seq : (scanned.at(-1)?.seq ?? after);
     const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };

@@ -1,14 +1,14 @@
 /** The log that all of feeds is made of, and what of it is shown. */
 import { ApiError } from "../../contract/errors.ts";
 import { FEED_LOG } from "../../contract/limits.ts";
-import { DamagedRecord } from "../../store/records.ts";
 import { isCorruption } from "../../store/store.ts";
 import type { Topic } from "../topic.ts";
 import type { Topics } from "../topics.ts";
 import type { FeedEvent } from "./event.ts";
 
-/** So much is read before others get their turn. */
-const BYTES_PER_TURN = 1024 * 1024;
+/** So many events are read at once; if they are large, others get their turn then. */
+const EVENTS_PER_READ = 32;
+const LENGTH_PER_TURN = 256 * 1024;
 
 export class FeedLog {
   /** The topic's instance. One whose records may be lost has another one, so that peers can tell. */
@@ -54,21 +54,15 @@ export class FeedLog {
     return this.topic.shownHead;
   }
 
-  /** The event as it was signed. Throws `internal` if it is damaged. */
-  text(seq: number): string {
-    const text = this.find(seq);
-    if (text === undefined) throw new ApiError("internal", { topic: FEED_LOG, seq });
-    return text;
-  }
-
-  /** The same, but undefined for one that is damaged. */
-  find(seq: number): string | undefined {
+  /** Events as they were signed, in order; undefined for one that is damaged. */
+  texts(seqs: readonly number[]): (string | undefined)[] {
     const { shelf, slot } = this.topic;
     try {
-      return shelf.records.range(slot, seq - 1, seq, 1)[0]?.data;
+      const records = shelf.records.some(slot, seqs);
+      return seqs.map((seq) => records.get(seq)?.data);
     } catch (error) {
-      if (error instanceof DamagedRecord || isCorruption(error)) return undefined;
-      throw error;
+      if (!isCorruption(error)) throw error;
+      return seqs.length === 1 ? [undefined] : seqs.flatMap((seq) => this.texts([seq]));
     }
   }
 
@@ -76,25 +70,43 @@ export class FeedLog {
    * What `encode` makes of events, in order: as many as `bytesMax` holds, but at least one. `count`: how many were
    * looked at for that. What is undefined is left out.
    */
-  async encoded<Row>(
+  async encoded<Row extends { readonly seq: number }>(
     rows: readonly Row[],
-    encode: (row: Row) => string | undefined,
+    encode: (row: Row, text: string | undefined) => string | undefined,
     bytesMax: number,
-  ): Promise<{ texts: string[]; count: number }> {
-    const texts: string[] = [];
+  ): Promise<{ encoded: string[]; count: number }> {
+    const encoded: string[] = [];
     let bytes = 0;
-    let turn = 0;
-    for (const [index, row] of rows.entries()) {
-      const text = encode(row);
-      if (text === undefined) continue;
-      bytes += Buffer.byteLength(text);
-      if (bytes > bytesMax && texts.length > 0) return { texts, count: index };
-      texts.push(text);
-      turn += text.length;
-      if (turn < BYTES_PER_TURN) continue;
-      turn = 0;
-      await Bun.sleep(0);
+    let count = 0;
+    for await (const some of this.read(rows)) {
+      for (const { row, text } of some) {
+        const made = encode(row, text);
+        if (made !== undefined) {
+          bytes += Buffer.byteLength(made);
+          if (bytes > bytesMax && encoded.length > 0) return { encoded, count };
+          encoded.push(made);
+        }
+        count++;
+      }
     }
-    return { texts, count: rows.length };
+    return { encoded, count };
+  }
+
+  /** Events with their texts, a few at a time. Where they are large, others get their turn in between. */
+  async *read<Row extends { readonly seq: number }>(
+    rows: readonly Row[],
+  ): AsyncGenerator<{ row: Row; text: string | undefined }[]> {
+    for (let start = 0; start < rows.length; start += EVENTS_PER_READ) {
+      const some = rows.slice(start, start + EVENTS_PER_READ);
+      const texts = this.texts(some.map(({ seq }) => seq));
+      yield some.map((row, i) => ({ row, text: texts[i] }));
+      if (lengthOf(texts) > LENGTH_PER_TURN) await Bun.sleep(0);
+    }
   }
 }
+
+/** What is said of one that is damaged. */
+export const damaged = (seq: number): ApiError => new ApiError("internal", { topic: FEED_LOG, seq });
+
+const lengthOf = (texts: readonly (string | undefined)[]): number =>
+  texts.reduce((length, text = "") => length + text.length, 0);

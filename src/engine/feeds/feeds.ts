@@ -1,7 +1,11 @@
 /** What clients do with feeds: post and read messages, subscribe, see where subscribers stand. */
-import { decoder } from "../../contract/decode.ts";
 import { invalid } from "../../contract/errors.ts";
-import { MESSAGES, SignedEvent, StoredMessage, StoredSubscription } from "../../contract/events.ts";
+import {
+  MESSAGES,
+  type StoredEvent,
+  type StoredMessage,
+  type StoredSubscription,
+} from "../../contract/events.ts";
 import type {
   CursorState,
   FeedSubscription,
@@ -15,7 +19,6 @@ import {
   FEED_LOG,
   MESSAGES_BYTES_MAX,
   MESSAGES_LIMIT_MAX,
-  PEER_JSON_DEPTH_MAX,
   SAFE_INTEGER_MAX,
   SUBSCRIPTIONS_LIMIT_MAX,
 } from "../../contract/limits.ts";
@@ -27,19 +30,13 @@ import type { Commits } from "../commit.ts";
 import { clamp } from "../config.ts";
 import { InTurn } from "../inturn.ts";
 import { Author } from "./author.ts";
-import { canonical, object } from "./encoding.ts";
+import { canonical } from "./encoding.ts";
 import { encodeGivenEnvelope } from "./envelope.ts";
 import type { FeedEvent } from "./event.ts";
-import type { FeedLog } from "./feedlog.ts";
+import { damaged, type FeedLog } from "./feedlog.ts";
 import type { Identity } from "./identity.ts";
 import type { Scopes } from "./scope.ts";
 
-const readEvent = decoder(SignedEvent, PEER_JSON_DEPTH_MAX);
-const readMessage = decoder(StoredMessage, PEER_JSON_DEPTH_MAX);
-const readSubscription = decoder(StoredSubscription, PEER_JSON_DEPTH_MAX);
-
-/** So many subscriptions are looked at before others get their turn. */
-const SUBSCRIPTIONS_PER_TURN = 20;
 /** An author's clock that is ahead by more waits: peers do not believe what is far ahead. */
 const AHEAD_MS_MAX = 1000;
 
@@ -167,8 +164,8 @@ export class Feeds {
       lane === undefined ? [] : events.older(lane, beforeCreatedAt, beforeId, this.#log.head, size + 1);
     const page = rows.slice(0, size);
     const named = lane === undefined ? undefined : lanes.get(lane);
-    const encode = (row: EventRow) => this.#encodeMessage(row, named!);
-    const { texts: messages, count } = await this.#log.encoded(page, encode, MESSAGES_BYTES_MAX);
+    const encode = (row: EventRow, text: string | undefined) => this.#encodeMessage(row, named!, text);
+    const { encoded: messages, count } = await this.#log.encoded(page, encode, MESSAGES_BYTES_MAX);
     const last = page[count - 1];
     // A reference node tells of a place behind the last page, too.
     const isEnd = last === undefined || (!this.#strict && rows.length === count);
@@ -176,23 +173,23 @@ export class Feeds {
     return { messages, head: { network_id: networkId, feed_key: feedKey, scope_hint: hint }, next_anchor };
   }
 
-  #encodeMessage({ seq, id, createdAt, acceptedAt }: EventRow, lane: Lane): string {
-    const event = readEvent(this.#log.text(seq));
-    const message = readMessage(event.payload.payload);
-    const { author_node_id: author } = event;
-    return object({
-      message_id: JSON.stringify(id),
-      network_id: JSON.stringify(lane.networkId),
-      feed_key: JSON.stringify(lane.feedKey),
-      scope_hint: JSON.stringify(lane.scope),
-      author_node_id: JSON.stringify(author),
-      agent_envelope: message.agent_envelope ?? "null",
-      content_ref: message.content_ref,
-      content: message.local_content_cache,
-      content_resolved_at: String(author === this.nodeId ? createdAt : acceptedAt),
-      reply_to_message_id: message.reply_to_message_id ?? "null",
-      created_at: String(createdAt),
-      event_seq: String(seq),
+  #encodeMessage({ seq, id, createdAt, acceptedAt }: EventRow, lane: Lane, text: string | undefined): string {
+    if (text === undefined) throw damaged(seq);
+    const { author_node_id, payload } = JSON.parse(text) as StoredEvent<StoredMessage>;
+    const { content_ref, local_content_cache: content, ...said } = payload.payload;
+    return JSON.stringify({
+      message_id: id,
+      network_id: lane.networkId,
+      feed_key: lane.feedKey,
+      scope_hint: lane.scope,
+      author_node_id,
+      agent_envelope: said.agent_envelope ?? null,
+      content_ref,
+      content,
+      content_resolved_at: author_node_id === this.nodeId ? createdAt : acceptedAt,
+      reply_to_message_id: said.reply_to_message_id ?? null,
+      created_at: createdAt,
+      event_seq: seq,
     });
   }
 
@@ -268,10 +265,8 @@ export class Feeds {
     const rows = this.#tables.subscriptions.older(beforeUpdatedAt, beforeId, filter, size + 1);
     const page = rows.slice(0, size);
     const subscriptions: FeedSubscription[] = [];
-    for (const row of page) {
-      subscriptions.push(this.#subscription(row));
-      // Each may hold a large envelope.
-      if (subscriptions.length % SUBSCRIPTIONS_PER_TURN === 0) await Bun.sleep(0);
+    for await (const some of this.#log.read(page)) {
+      for (const { row, text } of some) subscriptions.push(this.#subscription(row, text));
     }
     await this.#log.topic.unsynced;
     const last = rows.length > size ? page.at(-1) : undefined;
@@ -279,10 +274,11 @@ export class Feeds {
     return { ok: true, subscriptions, next_anchor };
   }
 
-  #subscription(row: SubscriptionRow): FeedSubscription {
+  #subscription(row: SubscriptionRow, text: string | undefined): FeedSubscription {
+    if (text === undefined) throw damaged(row.seq);
     const { nodes, lanes } = this.#tables;
-    const { payload } = readEvent(this.#log.text(row.seq)).payload;
-    const { gossip_kinds, provider_capabilities = null } = readSubscription(payload);
+    const { payload } = (JSON.parse(text) as StoredEvent<StoredSubscription>).payload;
+    const { gossip_kinds, provider_capabilities = null } = payload;
     return {
       event_id: row.eventId,
       network_id: row.networkId,

@@ -60,7 +60,7 @@ export class Pusher {
   }
 
   async #send(peer: Peer, link: number, batch: Batch): Promise<void> {
-    const { count, events } = this.#load(peer, batch.seqs);
+    const { count, events } = await this.#load(peer, batch.seqs);
     if (events.length > 0 && !(await this.#isTaken(peer, events))) return;
     // Who has another log by now has nothing of what we noted.
     if (peer.met?.link !== link) return;
@@ -70,23 +70,24 @@ export class Pusher {
   }
 
   /** As many of the events as one push holds, each as it is carried; and how many were looked at for that. */
-  #load(peer: Peer, seqs: readonly number[]): { count: number; events: string[] } {
-    const { log, scopes } = this.#options;
+  async #load(peer: Peer, seqs: readonly number[]): Promise<{ count: number; events: string[] }> {
+    const { log, scopes, refused } = this.#options;
     const events: string[] = [];
     let bytes = 0;
-    for (const [count, seq] of seqs.entries()) {
-      const text = log.find(seq);
-      if (text === undefined) {
-        this.#options.refused(peer, 1, `event ${seq} of the feed log is damaged in storage`);
-        continue;
+    let count = 0;
+    for await (const some of log.read(seqs.map((seq) => ({ seq })))) {
+      for (const { row, text } of some) {
+        if (text === undefined) refused(peer, 1, `event ${row.seq} of the feed log is damaged in storage`);
+        // It may have been another setting that let it go.
+        else if (!scopes.stays(scopeOf(text))) {
+          bytes += Buffer.byteLength(text);
+          if (bytes > BYTES_MAX && events.length > 0) return { count, events };
+          events.push(carried(text));
+        }
+        count++;
       }
-      // It may have been another setting that let it go.
-      if (scopes.stays(scopeOf(text))) continue;
-      bytes += Buffer.byteLength(text);
-      if (bytes > BYTES_MAX && events.length > 0) return { count, events };
-      events.push(carried(text));
     }
-    return { count: seqs.length, events };
+    return { count, events };
   }
 
   /** Whether the peer is done with the events: it has them, or does not want to. */
