@@ -175,11 +175,11 @@ export interface MeetPeer extends PeerLog {
   readonly url: string;
 }
 
-/** Note that a peer has events: of those that come up to `outSeq`, and of stored ones by lane. */
+/** Note that a peer has events: of those that come up to `outSeq`, if that is told, and of stored ones by lane. */
 export interface NoteSent {
   readonly kind: "note_sent";
   readonly link: number;
-  readonly outSeq: number;
+  readonly outSeq?: number;
   readonly lanes: readonly { readonly lane: number; readonly seq: number }[];
 }
 

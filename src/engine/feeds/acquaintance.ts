@@ -45,7 +45,7 @@ function retire(group: Group, { link }: PeerRow): void {
 
 export function noteSent({ store }: Group, { link, outSeq, lanes }: NoteSent): null {
   const { peers, peerLanes } = store.feeds;
-  peers.move(link, outSeq);
+  if (outSeq !== undefined) peers.move(link, outSeq);
   for (const { lane, seq } of lanes) peerLanes.sent(link, lane, seq);
   return null;
 }

@@ -91,7 +91,11 @@ export const tooManyBytes = () => invalid("invalid event: event bytes > 128KB");
 export const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** An object of members that are encoded already, in this order. Undefined ones are left out. */
-export const object = (members: Readonly<Record<string, string | undefined>>): string =>
-  `{${Object.entries(members)
-    .flatMap(([name, value]) => (value === undefined ? [] : `"${name}":${value}`))
-    .join(",")}}`;
+export function object(members: Readonly<Record<string, string | undefined>>): string {
+  let text = "";
+  for (const name in members) {
+    const value = members[name];
+    if (value !== undefined) text += `${text === "" ? "" : ","}"${name}":${value}`;
+  }
+  return `{${text}}`;
+}

@@ -1,4 +1,5 @@
 /** What other instances ask of this one: to take events, and to give those it has. */
+import { LRUCache } from "lru-cache";
 import { ApiError, invalid } from "../../contract/errors.ts";
 import {
   BACKFILL_EVENTS_DEFAULT,
@@ -21,6 +22,9 @@ import type { Scopes } from "./scope.ts";
 
 /** So many events are checked side by side, before others get their turn. */
 const CHECKED_AT_ONCE = 16;
+/** Who has not asked for the next page of a lane for so long has stopped reading it. */
+const READING_MS = 2000;
+const READING_MAX = 10_000;
 /** So many rows of a lane are looked at for one page. */
 const ROWS_PER_PAGE = 4 * BACKFILL_EVENTS_MAX;
 
@@ -69,6 +73,8 @@ export interface ExchangeFigures {
 export class Exchange {
   readonly figures: ExchangeFigures = { accepted: 0, duplicates: 0, rejected: 0 };
   readonly #options: ExchangeOptions;
+  /** Lanes that peers are reading right now, by link and lane. */
+  readonly #reading = new LRUCache<string, true>({ max: READING_MAX, ttl: READING_MS });
 
   constructor(options: ExchangeOptions) {
     this.#options = options;
@@ -156,6 +162,7 @@ export class Exchange {
       const next_from_event_seq = newest[0]?.seq ?? 0;
       return { head: { ...told, next_from_event_seq, head_event_ids, more: false }, events: [] };
     }
+    if (name.feedKey !== "") await this.#noteRead(from, lane, after);
     const isKnown = new Set(known);
     const isOwed = (row: EventRow) => !isKnown.has(row.id) && isForeign(row);
     const scanned = tables.events.after(lane, after, head, ROWS_PER_PAGE);
@@ -167,6 +174,25 @@ export class Exchange {
     const next_from_event_seq = count < owed.length ? page[count - 1]!.seq : (scanned.at(-1)?.seq ?? after);
     const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
+  }
+
+  /** Whether a peer reads a lane by itself, so that nothing that is stored need be sent to it meanwhile. */
+  isReading(link: number, lane: number): boolean {
+    return this.#reading.has(`${link}/${lane}`);
+  }
+
+  /** A peer that asks for what is behind a place has what is before it. */
+  async #noteRead(from: string, lane: number, after: number): Promise<void> {
+    const { tables, commits } = this.#options;
+    const node = tables.nodes.find(from);
+    const peer = node === undefined ? undefined : tables.peers.get(node);
+    if (peer === undefined) return;
+    const { link } = peer;
+    this.#reading.set(`${link}/${lane}`, true);
+    const { wishes, sentSeq, untilSeq } = tables.peerLanes.wishOf(link, lane);
+    const seq = Math.min(after, untilSeq);
+    if (wishes > 0 && seq > sentSeq)
+      await commits.submit({ kind: "note_sent", link, lanes: [{ lane, seq }] });
   }
 
   /** Whether an event is told to a peer: of subscriptions it has neither written nor brought. */

@@ -5,6 +5,7 @@
  */
 import type { FeedTables } from "../../store/feeds/feeds.ts";
 import type { PeerRow } from "../../store/feeds/peers.ts";
+import type { Exchange } from "./exchange.ts";
 import type { FeedLog } from "./feedlog.ts";
 
 /** So much of the log, and of lanes, is looked at in one turn. */
@@ -22,22 +23,31 @@ export interface Progress {
   readonly lanes: readonly LaneSeq[];
 }
 
+/** What is behind a batch: something, nothing, or only what the peer reads by itself for now. */
+type Rest = "more" | "none" | "waiting";
+
+/** What is stored of lanes for a peer, and how far the walks through them are with it. */
+interface Stored {
+  readonly found: readonly LaneSeq[];
+  readonly lanes: readonly LaneSeq[];
+  readonly rest: Rest;
+}
+
 /** Events for a peer: some that have come, and some of lanes that have become wanted. */
 export class Batch {
   readonly seqs: readonly number[];
-  /** Whether there is nothing behind it. */
-  readonly isLast: boolean;
+  readonly rest: Rest;
   readonly #due: readonly number[];
   readonly #stored: readonly LaneSeq[];
   readonly #end: Progress;
 
-  /** `end`: how far the walks are with all of it. */
-  constructor(due: readonly number[], stored: readonly LaneSeq[], end: Progress, isLast: boolean) {
+  /** `outSeq`: how far the walk through the log is with all of `due`. */
+  constructor(due: readonly number[], outSeq: number, { found, lanes, rest }: Stored, isAtHead: boolean) {
     this.#due = due;
-    this.#stored = stored;
-    this.#end = end;
-    this.seqs = [...due, ...stored.map(({ seq }) => seq)];
-    this.isLast = isLast;
+    this.#stored = found;
+    this.#end = { outSeq, lanes };
+    this.seqs = [...due, ...found.map(({ seq }) => seq)];
+    this.rest = isAtHead ? rest : "more";
   }
 
   /** How far the walks are when the first `count` events are sent, or all. */
@@ -54,11 +64,13 @@ export class Outbox {
   readonly #tables: FeedTables;
   readonly #log: FeedLog;
   readonly #networkId: string;
+  readonly #isReading: Exchange["isReading"];
 
-  constructor(tables: FeedTables, log: FeedLog, networkId: string) {
+  constructor(tables: FeedTables, log: FeedLog, networkId: string, exchange: Exchange) {
     this.#tables = tables;
     this.#log = log;
     this.#networkId = networkId;
+    this.#isReading = (link, lane) => exchange.isReading(link, lane);
   }
 
   /** At most `limit` events for a peer, of which our log is done with up to `outSeq`. */
@@ -73,34 +85,40 @@ export class Outbox {
     const due = events.due(peer, outSeq, upTo, subscriptions, room);
     const walked = due.length === room ? due.at(-1)! : Math.max(upTo, outSeq);
     const stored = this.#stored(peer, limit - due.length);
-    const isLast = walked >= head && stored.isLast;
-    return new Batch(due, stored.found, { outSeq: walked, lanes: stored.lanes }, isLast);
+    return new Batch(due, walked, stored, walked >= head);
   }
 
-  /** Stored events of lanes that have become wanted. */
-  #stored(peer: PeerRow, limit: number) {
+  /** Stored events of lanes that have become wanted, but for those that the peer reads by itself. */
+  #stored(peer: PeerRow, limit: number): Stored {
     const { events, peerLanes } = this.#tables;
     const found: LaneSeq[] = [];
     const lanes: LaneSeq[] = [];
+    let rest: Rest = "none";
     let rowsLeft = ROWS_PER_TURN;
-    for (let after = 0; ; ) {
+    for (let after = 0; rowsLeft > 0; ) {
       const next = peerLanes.unsent(peer.link, after);
-      if (next === undefined) return { found, lanes, isLast: true };
+      if (next === undefined) return { found, lanes, rest };
       const { lane, sentSeq, untilSeq } = next;
-      const rows = Math.min(rowsLeft, ROWS_PER_TURN);
-      const looked = rows > 0 ? events.stored(peer, lane, sentSeq, untilSeq, rows) : [];
-      rowsLeft -= looked.length + 1;
-      const room = limit - found.length;
-      const foreign = looked.filter(({ isForeign }) => isForeign).slice(0, room);
+      after = lane;
+      rowsLeft--;
+      if (this.#isReading(peer.link, lane)) {
+        rest = "waiting";
+        continue;
+      }
+      const looked = events.stored(peer, lane, sentSeq, untilSeq, rowsLeft);
+      const isCut = looked.length === rowsLeft;
+      rowsLeft -= looked.length;
+      const foreign = looked.filter(({ isForeign }) => isForeign).slice(0, limit - found.length);
       for (const { seq } of foreign) found.push({ lane, seq });
       const isFull = found.length === limit;
-      if (isFull || rowsLeft <= 0) {
-        const last = isFull ? foreign.at(-1)?.seq : looked.at(-1)?.seq;
-        if (last !== undefined) lanes.push({ lane, seq: last });
-        return { found, lanes, isLast: false };
+      if (!isFull && !isCut) {
+        lanes.push({ lane, seq: untilSeq });
+        continue;
       }
-      lanes.push({ lane, seq: untilSeq });
-      after = lane;
+      const last = isFull ? foreign.at(-1) : looked.at(-1);
+      if (last) lanes.push({ lane, seq: last.seq });
+      return { found, lanes, rest: "more" };
     }
+    return { found, lanes, rest: lanes.length > 0 ? "more" : rest };
   }
 }

@@ -55,7 +55,7 @@ export class Peering implements AsyncDisposable {
     this.#options = options;
     const meet = (peer: Peer, id: string, logId: string) => this.#meet(peer, id, logId);
     const isIdle = (peer: Peer) => this.#isIdle(peer);
-    const outbox = new Outbox(tables, log, networkId);
+    const outbox = new Outbox(tables, log, networkId, exchange);
     const refused = ({ url }: Peer, count: number, reason: string) => settings.refused(url, count, reason);
     const { intervalMs } = settings;
     const common = { log, scopes, nodeId, networkId, refused, meet };

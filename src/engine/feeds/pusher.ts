@@ -11,6 +11,8 @@ import type { Scopes } from "./scope.ts";
 const TIMEOUT_MS = 10_000;
 /** Events of one push; the receiver takes twice that. */
 const BYTES_MAX = 4 * 1024 * 1024;
+/** How often it is seen whether a peer still reads by itself. */
+const WAIT_MS = 500;
 /** How often it is noted that there was nothing to send. */
 const NOTE_MS = 1000;
 
@@ -50,13 +52,16 @@ export class Pusher {
     const progress = batch.progress(0);
     const isNoted = progress.outSeq === met.outSeq && progress.lanes.length === 0;
     peer.outSeq = progress.outSeq;
-    if (isNoted) return batch.isLast ? undefined : 0;
-    const waitMs = (this.#notedAt.get(peer) ?? 0) + NOTE_MS - performance.now();
-    if (batch.isLast && waitMs > 0 && progress.lanes.length === 0) return waitMs;
-    await this.#note(peer, met.link, progress);
-    // The walk may have been long.
-    await Bun.sleep(0);
-    return 0;
+    if (!isNoted) {
+      const waitMs = (this.#notedAt.get(peer) ?? 0) + NOTE_MS - performance.now();
+      // That there was nothing to send is no news worth a write each time.
+      if (batch.rest !== "more" && progress.lanes.length === 0 && waitMs > 0) return waitMs;
+      await this.#note(peer, met.link, progress);
+      // The walk may have been long.
+      await Bun.sleep(0);
+    }
+    if (batch.rest === "more") return 0;
+    return batch.rest === "none" ? undefined : WAIT_MS;
   }
 
   async #send(peer: Peer, link: number, batch: Batch): Promise<void> {

@@ -195,7 +195,9 @@ export class PeerLanes {
       `INSERT INTO feed_peer_lanes (link, lane, wishes, sent_seq, until_seq) VALUES (?1, ?2, ?3, ?4, ?5)
        ON CONFLICT DO UPDATE SET wishes = ?3, sent_seq = ?4, until_seq = ?5`,
     );
-    this.#send = db.prepare("UPDATE feed_peer_lanes SET sent_seq = ?3 WHERE link = ?1 AND lane = ?2");
+    this.#send = db.prepare(
+      "UPDATE feed_peer_lanes SET sent_seq = max(sent_seq, ?3) WHERE link = ?1 AND lane = ?2",
+    );
     // Links that are not used any more want nothing.
     this.#wanted = db.prepare(
       `SELECT lane, link FROM feed_peer_lanes
