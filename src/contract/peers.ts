@@ -47,6 +47,7 @@ export const Backfill = Type.Object({
   from_event_seq: Natural,
   limit: Type.Optional(Natural),
   head_only: Type.Optional(Type.Boolean()),
+  log_id: Type.Optional(Type.String()),
   known_event_ids: Type.Optional(Type.Array(Type.String(), { maxItems: KNOWN_EVENTS_MAX })),
 });
 export type Backfill = Static<typeof Backfill>;

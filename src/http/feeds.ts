@@ -122,7 +122,7 @@ export function feedRoutes(feeds: Feeds, admission: Admission) {
         parameters: [
           parameter.feedKey,
           parameter.networkId,
-          parameter.text("subscriber_node_id", "Who; by default this instance."),
+          parameter.said("subscriber_node_id", "Who; by default this instance."),
         ],
         replies: {
           200: { description: "The cursor, or null.", schema: CursorState, examples: examples.readCursor },

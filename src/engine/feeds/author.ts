@@ -15,6 +15,8 @@ import type { Identity } from "./identity.ts";
 export class Author {
   readonly #identity: Identity;
   readonly #now: () => number;
+  /** The latest that the clock has shown. One that is set back is taken to stand still. */
+  #clock: number;
   /** The time of the last event, and what was signed at it and cannot be again. */
   #at: number;
   readonly #taken = new Set<string>();
@@ -23,17 +25,18 @@ export class Author {
   constructor(identity: Identity, after: number, now: () => number) {
     this.#identity = identity;
     this.#at = after + 1;
+    this.#clock = this.#at;
     this.#now = now;
   }
 
-  /** How far the time of the last event is ahead of the clock: each of many that are the same takes a time of its own. */
+  /** How far the time of the last event is ahead: each of many that are the same takes a time of its own. */
   get aheadMs(): number {
-    return this.#taken.size === 0 ? 0 : this.#at - this.#now();
+    return this.#at - this.#time();
   }
 
   /** Throws `invalid_request` for an event that is too large. */
   message(draft: MessageDraft): FeedEvent {
-    this.#advance(this.#now());
+    this.#advance(this.#time());
     const { networkId, feedKey, stays } = draft;
     const about = { networkId, feedKey, stays, subscription: undefined };
     for (;;) {
@@ -47,7 +50,7 @@ export class Author {
 
   /** Two changes of one subscription have different times, so that everybody knows the later one. */
   subscription(draft: SubscriptionDraft): FeedEvent {
-    this.#advance(this.#now());
+    this.#advance(this.#time());
     const { networkId, feedKey, stays, subscriber, active } = draft;
     const row = JSON.stringify([networkId, subscriber, feedKey]);
     if (!this.#take(row)) {
@@ -56,6 +59,11 @@ export class Author {
     }
     const event = this.#sign("subscription", draft.scope, subscriptionPayload(draft));
     return { networkId, feedKey, stays, subscription: { subscriber, active }, ...event };
+  }
+
+  #time(): number {
+    this.#clock = Math.max(this.#clock, this.#now());
+    return this.#clock;
   }
 
   #sign(kind: EventKind, scope: string, payload: string) {

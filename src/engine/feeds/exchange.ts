@@ -100,7 +100,7 @@ export class Exchange {
 
   /** Takes events that a peer has brought, in whichever way, each as it was carried. `read`: up to where its lane is read with them. */
   async take(events: readonly string[], from: PeerLog, read?: AcceptEvents["read"]): Promise<Taken> {
-    const { nodeId: self, networkId, strict, scopes, now, commits, tables, log } = this.#options;
+    const { networkId, strict, scopes, now, tables, log } = this.#options;
     // What is here already was checked when it came.
     const isStored = ({ id, text }: Pick<FeedEvent, "id" | "text">) => {
       const seq = tables.events.find(id);
@@ -120,19 +120,29 @@ export class Exchange {
     // Nobody is remembered for what is not kept.
     if (good.length === 0 && read === undefined)
       return { accepted: 0, duplicates: 0, head: log.head, rejected };
+    const outcome = await this.#accept(good, from, read);
+    this.figures.accepted += outcome.accepted;
+    this.figures.duplicates += outcome.duplicates;
+    return { ...outcome, rejected };
+  }
+
+  async #accept(
+    events: readonly FeedEvent[],
+    from: PeerLog,
+    read?: AcceptEvents["read"],
+  ): Promise<EventsAccepted> {
+    const { nodeId: self, now, commits } = this.#options;
     const { outcome } = await commits.submit({
       kind: "accept_events",
       topic: FEED_LOG,
-      events: good,
+      events,
       self,
       // What leads back here is nobody's.
       from: from.nodeId === self ? undefined : from,
       read,
       now: now(),
     });
-    this.figures.accepted += outcome.accepted;
-    this.figures.duplicates += outcome.duplicates;
-    return { ...outcome, rejected };
+    return outcome;
   }
 
   /** A page of a lane for a peer. Throws `invalid_request`, `network_mismatch`. */
@@ -142,6 +152,7 @@ export class Exchange {
     const name = this.#laneOf(asked);
     if (limit < 1 || limit > BACKFILL_EVENTS_MAX) throw invalid(`limit: 1 to ${BACKFILL_EVENTS_MAX}`);
     this.#allow(from, network_id);
+    if (request.log_id !== undefined) await this.#recognize(from, request.log_id);
     const { tables, log, nodeId: node_id } = this.#options;
     const lane = tables.lanes.find(name);
     const told = { ok: true, node_id, log_id: log.id, lane: asked, head_only } as const;
@@ -174,6 +185,15 @@ export class Exchange {
     const next_from_event_seq = count < owed.length ? page[count - 1]!.seq : (scanned.at(-1)?.seq ?? after);
     const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
+  }
+
+  /** A peer whose log has begun anew has nothing of what was exchanged with the old one. */
+  async #recognize(nodeId: string, logId: string): Promise<void> {
+    if (!isLogId(logId)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
+    const { tables } = this.#options;
+    const node = tables.nodes.find(nodeId);
+    const peer = node === undefined ? undefined : tables.peers.get(node);
+    if (peer && peer.logId !== logId) await this.#accept([], { nodeId, logId });
   }
 
   /** Whether a peer reads a lane by itself, so that nothing that is stored need be sent to it meanwhile. */

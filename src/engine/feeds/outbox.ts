@@ -84,12 +84,12 @@ export class Outbox {
     const upTo = Math.min(head, outSeq + ROWS_PER_TURN);
     const due = events.due(peer, outSeq, upTo, subscriptions, room);
     const walked = due.length === room ? due.at(-1)! : Math.max(upTo, outSeq);
-    const stored = this.#stored(peer, limit - due.length);
+    const stored = this.#stored(peer, head, limit - due.length);
     return new Batch(due, walked, stored, walked >= head);
   }
 
   /** Stored events of lanes that have become wanted, but for those that the peer reads by itself. */
-  #stored(peer: PeerRow, limit: number): Stored {
+  #stored(peer: PeerRow, head: number, limit: number): Stored {
     const { events, peerLanes } = this.#tables;
     const found: LaneSeq[] = [];
     const lanes: LaneSeq[] = [];
@@ -98,7 +98,9 @@ export class Outbox {
     for (let after = 0; rowsLeft > 0; ) {
       const next = peerLanes.unsent(peer.link, after);
       if (next === undefined) return { found, lanes, rest };
-      const { lane, sentSeq, untilSeq } = next;
+      const { lane, sentSeq } = next;
+      // What is not shown yet goes to nobody.
+      const untilSeq = Math.min(next.untilSeq, head);
       after = lane;
       rowsLeft--;
       if (this.#isReading(peer.link, lane)) {
@@ -112,7 +114,7 @@ export class Outbox {
       for (const { seq } of foreign) found.push({ lane, seq });
       const isFull = found.length === limit;
       if (!isFull && !isCut) {
-        lanes.push({ lane, seq: untilSeq });
+        if (untilSeq > sentSeq) lanes.push({ lane, seq: untilSeq });
         continue;
       }
       const last = isFull ? foreign.at(-1) : looked.at(-1);

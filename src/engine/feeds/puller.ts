@@ -179,9 +179,17 @@ export class Puller {
     name: LaneName,
     asked: { head_only?: true; from_event_seq?: number; known_event_ids?: string[] },
   ): Promise<Backfilled> {
-    const { nodeId: from, networkId: network_id, meet } = this.#options;
+    const { nodeId: from, networkId: network_id, log, meet } = this.#options;
     const limit = this.#limits.get(peer) ?? BACKFILL_EVENTS_DEFAULT;
-    const request = { from, network_id, lane: askedLane(name), from_event_seq: 0, limit, ...asked };
+    const request = {
+      from,
+      network_id,
+      log_id: log.id,
+      lane: askedLane(name),
+      from_event_seq: 0,
+      limit,
+      ...asked,
+    };
     using deadline = peer.deadline(TIMEOUT_MS);
     try {
       const answer = await peer.remote.backfill(request, deadline.signal);

@@ -15,6 +15,9 @@ const query = (name: string, description: string, schema: JsonSchema): JsonSchem
 export const text = (name: string, description: string): JsonSchema =>
   query(name, description, { type: "string" });
 
+export const said = (name: string, description: string): JsonSchema =>
+  query(name, description, { type: "string", pattern: SAID });
+
 const required = (name: string, description: string, example: string): JsonSchema => ({
   ...query(name, description, { type: "string", pattern: SAID }),
   required: true,

@@ -36,6 +36,7 @@ import {
   RejectedEvent,
 } from "../../contract/peers.ts";
 import { answer, count, object, ref } from "./naming.ts";
+import type { JsonSchema } from "./schema.ts";
 
 const ID = { pattern: "^[0-9a-f]{64}$" };
 const SAID = { pattern: "\\S" };
@@ -56,6 +57,9 @@ const asked = {
   network_id: "That of this instance, if it is given.",
 };
 
+/** Two names of the same: at most one of them is used. */
+const onlyOne = (...names: string[]): JsonSchema => ({ not: { required: names } });
+
 object(AgentCard, "AgentCard", "What an agent tells of itself. Not checked.", {
   agent_id: "The agent.",
   node_id: "Where it runs.",
@@ -67,7 +71,10 @@ object(AgentCard, "AgentCard", "What an agent tells of itself. Not checked.", {
 object(
   AgentEnvelopeInput,
   "AgentEnvelope",
-  "Who speaks to whom, and how. Signed along with the message, not checked.",
+  {
+    description: "Who speaks to whom, and how. Signed along with the message, not checked.",
+    allOf: [onlyOne("message", "message_json"), onlyOne("extensions", "extensions_json")],
+  },
   {
     protocol: "The protocol that is spoken.",
     transport_profile: "How it is carried.",
@@ -240,6 +247,7 @@ object(Backfill, "Backfill", "What is asked for of a lane.", {
     default: BACKFILL_EVENTS_DEFAULT,
   },
   head_only: { description: "Only how far the lane goes.", default: false },
+  log_id: "The feed log of who asks. If it has begun anew, it is told what the old one had brought, too.",
   known_event_ids: { description: "Events that are left out.", maxItems: KNOWN_EVENTS_MAX },
 });
 answer(Backfilled, "Backfilled", "A page of a lane, as its events were accepted.", {
