@@ -155,6 +155,13 @@ export interface PeerLog {
   readonly logId: string;
 }
 
+/** `caughtSeq`, where there is nothing more to read: what is behind it in our log may be new there. */
+export interface ReadLane {
+  readonly lane: LaneName;
+  readonly seq: number;
+  readonly caughtSeq: number | undefined;
+}
+
 /** Take signed events into the feed log: each once, whoever brings it. */
 export interface AcceptEvents {
   readonly kind: "accept_events";
@@ -164,8 +171,8 @@ export interface AcceptEvents {
   readonly self: string;
   /** Who has brought them; undefined for what was posted here. */
   readonly from: PeerLog | undefined;
-  /** Up to where a lane of that peer is read with them, and whether there is nothing more. */
-  readonly read: { readonly lane: LaneName; readonly seq: number; readonly isAll: boolean } | undefined;
+  /** Up to where a lane of that peer is read with them, if it is a page of one. */
+  readonly read: ReadLane | undefined;
   readonly now: number;
 }
 

@@ -58,7 +58,7 @@ async function readText(response: Response): Promise<string> {
   const bytes = new Gathering(ANSWER_BYTES_MAX);
   for await (const piece of response.body ?? []) {
     if (bytes.length + piece.length > ANSWER_BYTES_MAX) {
-      throw new RemoteFailure("the answer is too large");
+      throw new RemoteFailure("the answer is too large", 200);
     }
     bytes.add(piece);
   }
@@ -76,7 +76,7 @@ function answerReader<T extends TSchema>(schema: T) {
       return answer as Static<T>;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      throw new RemoteFailure(`the answer cannot be understood: ${error.message}`);
+      throw new RemoteFailure(`the answer cannot be understood: ${error.message}`, 200);
     }
   };
 }

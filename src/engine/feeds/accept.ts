@@ -7,7 +7,7 @@ import { OWN_LINK, type PeerRow } from "../../store/feeds/peers.ts";
 import type { SubscriptionKey } from "../../store/feeds/subscriptions.ts";
 import { recordBytes, type StoredRecord } from "../../store/records.ts";
 import { add } from "../append.ts";
-import type { AcceptEvents, EventsAccepted } from "../commands.ts";
+import type { AcceptEvents, EventsAccepted, ReadLane } from "../commands.ts";
 import type { Group } from "../group.ts";
 import { countWish, meet } from "./acquaintance.ts";
 import type { FeedEvent } from "./event.ts";
@@ -32,14 +32,21 @@ export function acceptEvents(group: Group, command: AcceptEvents): EventsAccepte
     const seq = known.get(event.id);
     if (seq !== undefined && peer && event.author !== self) linkKnown(group, peer, event, seq);
   }
-  if (peer && read) {
-    const caughtSeq = read.isAll
-      ? topic.log.head
-      : feeds.peerLanes.readOf(peer.link, feeds.lanes.named(read.lane)).caughtSeq;
-    feeds.peerLanes.setRead(peer.link, feeds.lanes.named(read.lane), { readSeq: read.seq, caughtSeq });
-  }
+  if (peer && read) noteRead(group, peer, read, topic.log.head);
   group.accepted.push(...fresh);
   return { accepted: fresh.length, duplicates: events.length - fresh.length, head: topic.log.head };
+}
+
+function noteRead(
+  { store }: Group,
+  { link }: PeerRow,
+  { lane: name, seq, caughtSeq }: ReadLane,
+  head: number,
+): void {
+  const { lanes, peerLanes } = store.feeds;
+  const lane = lanes.named(name);
+  const caught = caughtSeq === undefined ? peerLanes.readOf(link, lane).caughtSeq : Math.min(caughtSeq, head);
+  peerLanes.setRead(link, lane, { readSeq: seq, caughtSeq: caught });
 }
 
 const firstOfEach = (events: readonly FeedEvent[]): FeedEvent[] => [

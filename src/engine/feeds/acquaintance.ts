@@ -51,8 +51,11 @@ export function noteSent({ store }: Group, { link, outSeq, lanes }: NoteSent): n
 }
 
 /**
- * One subscription more or less by which a lane is wanted behind a link. Whenever the first comes, what is stored goes
- * out by itself, and what comes later with all else that comes.
+ * One subscription more or less by which a lane is wanted behind a link.
+ *
+ * The peer has the lane's events up to `sentSeq`, and while the lane is wanted those from `untilSeq` to where the walk
+ * through the log is. So when the first wish comes, what is stored goes out by itself up to `untilSeq`; when the last
+ * one goes and that is done, `sentSeq` is where the walk is.
  */
 export function countWish({ store }: Group, link: number, lane: number, change: 1 | -1): void {
   const { peers, peerLanes, lanes } = store.feeds;

@@ -18,21 +18,28 @@ export class Effort {
   readonly #nudge = new Nudge();
   readonly #resume = new Nudge();
   readonly #events: EffortEvents;
+  /** Steps that have failed since one has not. */
   #failures = 0;
+  #isFailing = false;
 
   constructor(events: EffortEvents) {
     this.#events = events;
   }
 
   get isFailing(): boolean {
-    return this.#failures > 0;
+    return this.#isFailing;
   }
 
   /** What it is for has worked. True if it had failed before. */
   worked(): boolean {
-    const hadFailed = this.isFailing;
-    this.#failures = 0;
+    const hadFailed = this.#isFailing;
+    this.#isFailing = false;
     return hadFailed;
+  }
+
+  /** It has got somewhere: should it fail now, the pauses begin anew. */
+  progressed(): void {
+    this.#failures = 0;
   }
 
   /** There is something to do. A pause after a failure is not cut short. */
@@ -54,10 +61,12 @@ export class Effort {
     while (!signal.aborted) {
       try {
         const dueMs = await this.#events.step();
+        this.progressed();
         if (dueMs !== 0) await this.#nudge.wait(dueMs);
       } catch (error) {
         if (signal.aborted) return;
         this.#failures++;
+        this.#isFailing = true;
         this.#events.failed(error);
         await this.#resume.wait(this.#pauseMs(error));
       }

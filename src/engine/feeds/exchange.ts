@@ -63,6 +63,15 @@ export interface Taken extends EventsAccepted {
   readonly rejected: readonly RejectedEvent[];
 }
 
+/** Notes that only save work: whoever cannot write can still give. */
+async function unlessFull(note: Promise<void>): Promise<void> {
+  try {
+    await note;
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.code === "invalid_request") throw error;
+  }
+}
+
 /** Since the start. */
 export interface ExchangeFigures {
   accepted: number;
@@ -152,7 +161,7 @@ export class Exchange {
     const name = this.#laneOf(asked);
     if (limit < 1 || limit > BACKFILL_EVENTS_MAX) throw invalid(`limit: 1 to ${BACKFILL_EVENTS_MAX}`);
     this.#allow(from, network_id);
-    if (request.log_id !== undefined) await this.#recognize(from, request.log_id);
+    if (request.log_id !== undefined) await unlessFull(this.#recognize(from, request.log_id));
     const { tables, log, nodeId: node_id } = this.#options;
     const lane = tables.lanes.find(name);
     const told = { ok: true, node_id, log_id: log.id, lane: asked, head_only } as const;
@@ -165,24 +174,28 @@ export class Exchange {
     const head = log.head;
     const isForeign = this.#foreignTo(from, name);
     const newest = tables.events.newest(lane, head, name.feedKey === "" ? ROWS_PER_PAGE : HEAD_EVENTS_MAX);
-    const head_event_ids = newest
-      .filter(isForeign)
-      .slice(0, HEAD_EVENTS_MAX)
-      .map(({ id }) => id);
+    const head_event_ids: string[] = [];
+    for (const row of newest) {
+      if (head_event_ids.length === HEAD_EVENTS_MAX) break;
+      if (isForeign(row)) head_event_ids.push(row.id);
+    }
     if (head_only) {
       const next_from_event_seq = newest[0]?.seq ?? 0;
       return { head: { ...told, next_from_event_seq, head_event_ids, more: false }, events: [] };
     }
-    if (name.feedKey !== "") await this.#noteRead(from, lane, after);
+    if (name.feedKey !== "") await unlessFull(this.#noteRead(from, lane, after));
     const isKnown = new Set(known);
-    const isOwed = (row: EventRow) => !isKnown.has(row.id) && isForeign(row);
-    const scanned = tables.events.after(lane, after, head, ROWS_PER_PAGE);
-    const owed = scanned.filter(isOwed);
-    const page = owed.slice(0, limit);
+    const page: EventRow[] = [];
+    let last = after;
+    for (const row of tables.events.after(lane, after, head, ROWS_PER_PAGE)) {
+      if (page.length === limit) break;
+      last = row.seq;
+      if (!isKnown.has(row.id) && isForeign(row)) page.push(row);
+    }
     // What is damaged here may be whole elsewhere.
     const encode = (_: EventRow, text: string | undefined) => text && carried(text);
     const { encoded: events, count } = await log.encoded(page, encode, PEER_BYTES_MAX);
-    const next_from_event_seq = count < owed.length ? page[count - 1]!.seq : (scanned.at(-1)?.seq ?? after);
+    const next_from_event_seq = count < page.length ? page[count - 1]!.seq : last;
     const more = tables.events.after(lane, next_from_event_seq, head, 1).length > 0;
     return { head: { ...told, next_from_event_seq, head_event_ids, more }, events };
   }

@@ -114,7 +114,10 @@ export class Feeds {
   readonly #strict: boolean;
   readonly #scopes: Scopes;
   readonly #now: () => number;
-  /** Changes of one subscription come one after another: each may depend on the one before. */
+  /**
+   * Changes of one subscription come one after another, since each may depend on the one before; and so does what
+   * waits for the clock, under no name.
+   */
   readonly #changes = new InTurn();
 
   constructor({ tables, log, commits, identity, networkId, strict, scopes, now }: FeedOptions) {
@@ -138,7 +141,7 @@ export class Feeds {
   async post(request: PostMessage): Promise<MessagePosted> {
     const place = this.#place(request, "topic message");
     if (request.content === "null") throw invalid("content must not be null");
-    while (this.#author.aheadMs > AHEAD_MS_MAX) await Bun.sleep(this.#author.aheadMs - AHEAD_MS_MAX);
+    if (this.#author.aheadMs > AHEAD_MS_MAX) await this.#catchUp();
     const event = this.#author.message({
       ...place,
       contentJson: canonical(request.content),
@@ -148,6 +151,14 @@ export class Feeds {
     await this.#accept([event]);
     const { networkId: network_id, feedKey: feed_key, hint: scope_hint } = place;
     return { ok: true, event_id: event.id, message_id: event.id, network_id, feed_key, scope_hint };
+  }
+
+  /** Waits until the author's clock is believable again, one post after another. */
+  #catchUp(): Promise<void> {
+    return this.#changes.run("", async () => {
+      const ms = this.#author.aheadMs - AHEAD_MS_MAX;
+      if (ms > 0) await Bun.sleep(ms);
+    });
   }
 
   /** One page of a feed's messages. Throws `invalid_request`. */
@@ -224,6 +235,7 @@ export class Feeds {
     const { active } = request;
     const envelopeJson = encodeGivenEnvelope(request.agent_envelope);
     const event_id = await this.#changes.run(JSON.stringify([subscriber, place.feedKey]), async () => {
+      if (this.#author.aheadMs > AHEAD_MS_MAX) await this.#catchUp();
       const ending = this.#endingElsewhere(place, subscriber);
       const event = this.#author.subscription({ ...place, subscriber, active, envelopeJson });
       await this.#accept(ending ? [ending, event] : [event]);
@@ -262,7 +274,9 @@ export class Feeds {
     const { beforeUpdatedAt = SAFE_INTEGER_MAX + 1 } = query;
     const beforeId = query.beforeUpdatedAt === undefined ? "" : (given(query.beforeEventId) ?? "");
     const filter = { networkId: given(networkId), feedKey: given(feedKey), active, within };
-    const rows = this.#tables.subscriptions.older(beforeUpdatedAt, beforeId, filter, size + 1);
+    const isKnown = filter.networkId === undefined || this.#tables.lanes.hasNetwork(filter.networkId);
+    const { subscriptions: table } = this.#tables;
+    const rows = !isKnown ? [] : table.older(beforeUpdatedAt, beforeId, filter, size + 1);
     const page = rows.slice(0, size);
     const subscriptions: FeedSubscription[] = [];
     for await (const some of this.#log.read(page)) {

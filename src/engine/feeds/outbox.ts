@@ -107,6 +107,7 @@ export class Outbox {
         rest = "waiting";
         continue;
       }
+      if (rowsLeft === 0) break;
       const looked = events.stored(peer, lane, sentSeq, untilSeq, rowsLeft);
       const isCut = looked.length === rowsLeft;
       rowsLeft -= looked.length;

@@ -94,7 +94,12 @@ export class Peering implements AsyncDisposable {
   #recall(peer: Peer): void {
     const { peers, nodes } = this.#options.tables;
     const met = peers.at(peer.url);
-    if (met === undefined || met.link === peer.met?.link) return;
+    if (met === undefined) return;
+    if (met.link === peer.met?.link) {
+      // Another URL of the same instance may have gone on.
+      peer.outSeq = Math.max(peer.outSeq, met.outSeq);
+      return;
+    }
     peer.met = met;
     peer.nodeId = nodes.idOf(met.node);
     peer.outSeq = met.outSeq;
@@ -120,9 +125,10 @@ export class Peering implements AsyncDisposable {
   }
 
   /** A link has come up or gone down: it goes on, or another URL of the same instance takes over. */
-  #wakeAll({ nodeId }: Peer): void {
+  #wakeAll(turned: Peer): void {
     for (const peer of this.#peers) {
-      if (peer.nodeId !== nodeId) continue;
+      if (peer !== turned && (peer.nodeId === null || peer.nodeId !== turned.nodeId)) continue;
+      if (peer !== turned) peer.pullDueAt = 0;
       peer.pulling.nudge();
       peer.pushing.nudge();
     }

@@ -11,6 +11,8 @@ import type { Scopes } from "./scope.ts";
 const TIMEOUT_MS = 10_000;
 /** Events of one push; the receiver takes twice that. */
 const BYTES_MAX = 4 * 1024 * 1024;
+/** After one that was taken, a push may hold so many more. */
+const GROWTH = 8;
 /** How often it is seen whether a peer still reads by itself. */
 const WAIT_MS = 500;
 /** How often it is noted that there was nothing to send. */
@@ -61,14 +63,16 @@ export class Pusher {
       await Bun.sleep(0);
     }
     if (batch.rest === "more") return 0;
+    // What had failed is not wanted any more.
+    if (batch.rest === "none") peer.pushing.worked();
     return batch.rest === "none" ? undefined : WAIT_MS;
   }
 
   async #send(peer: Peer, link: number, batch: Batch): Promise<void> {
     const { count, events } = await this.#load(peer, batch.seqs);
     if (events.length > 0 && !(await this.#isTaken(peer, events))) return;
-    // Who has another log by now has nothing of what we noted.
-    if (peer.met?.link !== link) return;
+    // Who has another log by now has nothing of what we noted, nor has the peer if this instance has answered itself.
+    if (peer.met?.link !== link || peer.nodeId === this.#options.nodeId) return;
     const progress = batch.progress(count);
     peer.outSeq = progress.outSeq;
     await this.#note(peer, link, progress);
@@ -117,7 +121,8 @@ export class Pusher {
       if (events.length > 1) return false;
       refused(peer, 1, error.message);
     }
-    this.#limits.set(peer, Math.min(2 * events.length, PUSH_EVENTS_MAX));
+    const limit = this.#limits.get(peer) ?? PUSH_EVENTS_MAX;
+    this.#limits.set(peer, Math.min(limit + GROWTH, PUSH_EVENTS_MAX));
     return true;
   }
 

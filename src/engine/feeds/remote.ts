@@ -17,7 +17,7 @@ export interface Push {
 
 /** An exchange has come to nothing. */
 export class RemoteFailure extends Error {
-  /** Of the answer; undefined where there was none that could be understood. */
+  /** Of the answer; undefined where there was none. */
   readonly status: number | undefined;
   /** Whether it was given up after a while. */
   readonly isLate: boolean;
@@ -30,11 +30,19 @@ export class RemoteFailure extends Error {
 
   /** Whether the same may work soon: the other side is down or busy. Otherwise somebody has to change something. */
   get isPassing(): boolean {
-    return this.status === undefined || this.status === 429 || this.status >= 500;
+    return this.status === undefined || this.status === OK || this.status === 429 || this.status >= 500;
   }
 
   /** Whether what was sent is to blame. */
   get isOfContent(): boolean {
     return this.status === 400 || this.status === 413;
   }
+
+  /** Whether another request may go well: the answer to this one is a refusal of it, a failure, or nonsense. */
+  get isOfRequest(): boolean {
+    return this.isOfContent || this.status === OK || this.status === 500;
+  }
 }
+
+/** The status of an answer that could not be understood. */
+const OK = 200;

@@ -19,8 +19,10 @@ export class Lanes {
   readonly #insert: Statement;
   readonly #get: Statement;
   readonly #grow: Statement;
+  readonly #hasNetwork: Statement;
 
   constructor(db: Database) {
+    this.#hasNetwork = db.prepare("SELECT 1 FROM feed_lanes WHERE network_id = ? LIMIT 1");
     const where = "network_id = ?1 AND feed_key = ?2 AND scope = ?3";
     this.#find = db.prepare(`SELECT lane FROM feed_lanes WHERE ${where}`);
     this.#insert = db.prepare(
@@ -48,6 +50,11 @@ export class Lanes {
     if (row === undefined) throw new Error(`there is no lane ${lane}`);
     const [networkId, scope, feedKey, lastSeq] = row;
     return { lane, networkId, scope, feedKey, lastSeq };
+  }
+
+  /** Whether anything is known of a network. */
+  hasNetwork(networkId: string): boolean {
+    return this.#hasNetwork.values(networkId).length > 0;
   }
 
   /** `seq` is its newest event now. */

@@ -201,15 +201,15 @@ export class PeerLanes {
     // Links that are not used any more want nothing.
     this.#wanted = db.prepare(
       `SELECT lane, link FROM feed_peer_lanes
-       WHERE wishes > 0 AND lane >= ?1 AND (link = 0 OR link IN (SELECT link FROM feed_peers))
+       WHERE wishes > 0 AND lane >= ?1 AND link NOT IN (SELECT link FROM feed_retired)
        ORDER BY lane LIMIT ?2`,
     );
     this.#wanting = db.prepare(
       `SELECT link FROM feed_peer_lanes
-       WHERE lane = ? AND wishes > 0 AND (link = 0 OR link IN (SELECT link FROM feed_peers))`,
+       WHERE lane = ? AND wishes > 0 AND link NOT IN (SELECT link FROM feed_retired)`,
     );
     this.#unsent = db.prepare(
-      `SELECT lane, sent_seq, until_seq FROM feed_peer_lanes
+      `SELECT lane, sent_seq, until_seq FROM feed_peer_lanes INDEXED BY feed_peer_lanes_unsent
        WHERE link = ?1 AND lane > ?2 AND wishes > 0 AND sent_seq < until_seq ORDER BY lane LIMIT 1`,
     );
   }

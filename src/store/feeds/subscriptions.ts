@@ -1,4 +1,4 @@
-/** What holds for each subscription now, and where the subscribers hosted here stand. */
+/** What holds for each subscription now. */
 import type { Database, Statement } from "bun:sqlite";
 
 /** Whose subscription to what. `host` is the number of the instance that has signed it. */
@@ -48,6 +48,7 @@ export class Subscriptions {
   readonly #bySeq: Statement;
   readonly #older: Statement;
   readonly #olderOf: Statement;
+  readonly #olderIn: Statement;
   readonly #count: Statement;
 
   constructor(db: Database) {
@@ -58,16 +59,17 @@ export class Subscriptions {
       `SELECT s.lane FROM feed_subscriptions s JOIN feed_events e ON e.event_id = s.event_id
        WHERE e.seq = ?1 AND s.created_at = e.created_at AND s.active`,
     );
-    // A feed's own are found by an index, which an optional condition could not use.
-    const older = (ofFeed: string) => `
+    // Those of a feed or in a state are found by an index, which an optional condition could not use.
+    const older = (condition: string) => `
       SELECT ${columns} FROM feed_subscriptions
-      WHERE ${ofFeed} AND (created_at, event_id) < (?1, ?2) AND (?3 IS NULL OR network_id = ?3)
+      WHERE ${condition} AND (created_at, event_id) < (?1, ?2) AND (?3 IS NULL OR network_id = ?3)
         AND (?5 IS NULL OR active = ?5)
         AND (?6 = '[]' OR EXISTS (
           SELECT 1 FROM json_each(?6) WHERE substr(feed_key, 1, length(value)) = value))
       ORDER BY created_at DESC, event_id DESC LIMIT ?7`;
     this.#older = db.prepare(older("?4 IS NULL"));
     this.#olderOf = db.prepare(older("feed_key = ?4"));
+    this.#olderIn = db.prepare(older("?4 IS NULL AND active = ?5"));
     this.#count = db.prepare("SELECT count(*) FROM feed_subscriptions WHERE active");
   }
 
@@ -86,7 +88,7 @@ export class Subscriptions {
     const { networkId = null, feedKey = null, active, within } = filter;
     const isActive = active === undefined ? null : Number(active);
     const prefixes = JSON.stringify(within);
-    const older = feedKey === null ? this.#older : this.#olderOf;
+    const older = feedKey !== null ? this.#olderOf : active === undefined ? this.#older : this.#olderIn;
     const rows = older.values(createdAt, eventId, networkId, feedKey, isActive, prefixes, limit);
     return (rows as Row[]).map(toRow);
   }

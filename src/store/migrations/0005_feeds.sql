@@ -38,6 +38,7 @@ CREATE TABLE feed_subscriptions (
   PRIMARY KEY (network_id, host, subscriber, feed_key)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX feed_subscriptions_by_age ON feed_subscriptions (created_at, event_id);
+CREATE INDEX feed_subscriptions_by_state ON feed_subscriptions (active, created_at, event_id);
 CREATE INDEX feed_subscriptions_by_feed ON feed_subscriptions (feed_key, created_at, event_id);
 
 -- Subscribers hosted here. While `lane` is set they stand at its newest message behind `since_seq`, if there is one;
