@@ -134,7 +134,8 @@ function joinPeers(
       if (reason === null) log.info({ url, nodeId }, "a peer is connected");
       else log.warn({ url, nodeId, reason }, "a peer cannot be reached; it will be tried again");
     },
-    refused: (url, events, reason) => log.warn({ url, events, reason }, "a peer refuses events"),
+    leftOut: (url, count, reason) =>
+      log.warn({ url, count, reason }, "some of the feeds is not exchanged with a peer"),
   });
 }
 

@@ -54,7 +54,7 @@ class Instance implements AsyncDisposable {
       intervalMs,
       remote: (url) => remotes.get(url)!,
       turned: (_url, _nodeId, reason) => this.turns.push(reason === null),
-      refused: (_url, _events, reason) => this.refused.push(reason),
+      leftOut: (_url, _events, reason) => this.refused.push(reason),
     });
     this.#peering.start();
   }

@@ -231,7 +231,7 @@ export class FeedNetwork implements AsyncDisposable {
       intervalMs: INTERVAL_MS,
       remote: (url) => this.#remote(links.find(({ listing }) => urlOf(listing) === url)!, isCurrent),
       turned: () => {},
-      refused: (_url, _seq, reason) => void failed(new Error(`a peer refuses an event: ${reason}`)),
+      leftOut: (_url, _seq, reason) => void failed(new Error(`a peer refuses an event: ${reason}`)),
     });
     site.run = { store, engine, joined, answering: new Set() };
     joined.start();

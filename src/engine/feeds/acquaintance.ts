@@ -11,11 +11,11 @@ import type { MeetPeer, NoteSent, PeerLog } from "../commands.ts";
 import type { Group } from "../group.ts";
 
 export function meetPeer(group: Group, { url, ...peer }: MeetPeer): PeerRow {
-  const { peers } = group.store.feeds;
+  const { feeds } = group.store;
+  const { peers } = feeds;
   // Whoever is configured finds room.
-  if (isUnknown(group, peer) && peers.count >= PEERS_MAX && peers.oldestUnnamed) {
-    retire(group, peers.oldestUnnamed);
-  }
+  const isNew = feeds.peerOf(peer.nodeId) === undefined;
+  if (isNew && peers.count >= PEERS_MAX && peers.oldestUnnamed) retire(group, peers.oldestUnnamed);
   const met = meet(group, peer);
   peers.setAddress(url, met.node);
   return met;
@@ -23,19 +23,13 @@ export function meetPeer(group: Group, { url, ...peer }: MeetPeer): PeerRow {
 
 /** The peer, with the link that stands for its log. Throws `throttled` for one more than are remembered. */
 export function meet(group: Group, { nodeId, logId }: PeerLog): PeerRow {
-  const { nodes, peers } = group.store.feeds;
-  const node = nodes.find(nodeId);
-  const known = node === undefined ? undefined : peers.get(node);
+  const { feeds } = group.store;
+  const { nodes, peers } = feeds;
+  const known = feeds.peerOf(nodeId);
   if (known?.logId === logId) return known;
   if (known) retire(group, known);
   else if (peers.count >= PEERS_MAX) throw new ApiError("throttled", { limit: "max_peers", max: PEERS_MAX });
-  return peers.link(node ?? nodes.named(nodeId), logId);
-}
-
-function isUnknown({ store }: Group, { nodeId }: PeerLog): boolean {
-  const { nodes, peers } = store.feeds;
-  const node = nodes.find(nodeId);
-  return node === undefined || peers.get(node) === undefined;
+  return peers.link(nodes.named(nodeId), logId);
 }
 
 function retire(group: Group, { link }: PeerRow): void {

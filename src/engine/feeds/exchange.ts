@@ -203,9 +203,7 @@ export class Exchange {
   /** A peer whose log has begun anew has nothing of what was exchanged with the old one. */
   async #recognize(nodeId: string, logId: string): Promise<void> {
     if (!isLogId(logId)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
-    const { tables } = this.#options;
-    const node = tables.nodes.find(nodeId);
-    const peer = node === undefined ? undefined : tables.peers.get(node);
+    const peer = this.#options.tables.peerOf(nodeId);
     if (peer && peer.logId !== logId) await this.#accept([], { nodeId, logId });
   }
 
@@ -217,8 +215,7 @@ export class Exchange {
   /** A peer that asks for what is behind a place has what is before it. */
   async #noteRead(from: string, lane: number, after: number): Promise<void> {
     const { tables, commits } = this.#options;
-    const node = tables.nodes.find(from);
-    const peer = node === undefined ? undefined : tables.peers.get(node);
+    const peer = tables.peerOf(from);
     if (peer === undefined) return;
     const { link } = peer;
     this.#reading.set(`${link}/${lane}`, true);
@@ -230,11 +227,11 @@ export class Exchange {
 
   /** Whether an event is told to a peer: of subscriptions it has neither written nor brought. */
   #foreignTo(from: string, { feedKey }: LaneName): (row: EventRow) => boolean {
-    const { nodes, peers, links } = this.#options.tables;
-    const node = nodes.find(from);
-    const peer = node === undefined ? undefined : peers.get(node);
     if (feedKey !== "") return () => true;
-    return ({ author, seq }) => author !== node && !(peer && links.has(peer.link, seq));
+    const { tables } = this.#options;
+    const node = tables.nodes.find(from);
+    const peer = tables.peerOf(from);
+    return ({ author, seq }) => author !== node && !(peer && tables.links.has(peer.link, seq));
   }
 
   /** What is asked for. A scope that stays here looks like a lane without events. */

@@ -21,8 +21,8 @@ export class Peer {
   /** The instance behind the URL, as far as it is known. */
   met: PeerRow | undefined;
   nodeId: string | null = null;
-  /** Up to where our log is walked for it. What is noted of that may be behind. */
-  outSeq = 0;
+  /** Up to where our log is walked for it. What is noted of that, with `met`, may be behind. */
+  walkedSeq = 0;
   /** Lanes that are to be read at once. */
   readonly lanesAsked = new Set<number>();
   /** When all lanes are to be read again, by the process's monotonic clock. */
@@ -63,7 +63,7 @@ export class Peer {
       url: this.url,
       node_id: this.nodeId,
       connected: this.#isConnected,
-      out_seq: this.outSeq,
+      out_seq: this.walkedSeq,
       last_ok_at: this.#lastOkAt,
       last_error: this.#lastError,
     };

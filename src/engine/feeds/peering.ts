@@ -33,8 +33,8 @@ export interface PeeringSettings {
   readonly remote: (url: string) => Remote;
   /** The link to a peer has come up, or gone down with that reason. */
   readonly turned: (url: string, nodeId: string | null, reason: string | null) => void;
-  /** A peer does not take some events, which are not sent to it again. */
-  readonly refused: (url: string, events: number, reason: string) => void;
+  /** Something is left out of what is exchanged: events that a peer does not take, or a lane that it does not give. */
+  readonly leftOut: (url: string, count: number, reason: string) => void;
 }
 
 /** How it goes with a peer, and how often it was spoken to. */
@@ -56,9 +56,9 @@ export class Peering implements AsyncDisposable {
     const meet = (peer: Peer, id: string, logId: string) => this.#meet(peer, id, logId);
     const isIdle = (peer: Peer) => this.#isIdle(peer);
     const outbox = new Outbox(tables, log, networkId, exchange);
-    const refused = ({ url }: Peer, count: number, reason: string) => settings.refused(url, count, reason);
+    const leftOut = ({ url }: Peer, count: number, reason: string) => settings.leftOut(url, count, reason);
     const { intervalMs } = settings;
-    const common = { log, scopes, nodeId, networkId, refused, meet };
+    const common = { log, scopes, nodeId, networkId, leftOut, meet };
     const pusher = new Pusher({ ...common, outbox, commits });
     const puller = new Puller({ ...common, tables, exchange, intervalMs, isIdle });
     const events = {
@@ -97,12 +97,12 @@ export class Peering implements AsyncDisposable {
     if (met === undefined) return;
     if (met.link === peer.met?.link) {
       // Another URL of the same instance may have gone on.
-      peer.outSeq = Math.max(peer.outSeq, met.outSeq);
+      peer.walkedSeq = Math.max(peer.walkedSeq, met.outSeq);
       return;
     }
     peer.met = met;
     peer.nodeId = nodes.idOf(met.node);
-    peer.outSeq = met.outSeq;
+    peer.walkedSeq = met.outSeq;
   }
 
   /** Somebody has answered at a peer's URL. */
@@ -154,7 +154,7 @@ export class Peering implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#deaf();
     await Promise.all(this.#peers.map((peer) => peer.end()));
-    for (const { met, outSeq } of this.#peers) {
+    for (const { met, walkedSeq: outSeq } of this.#peers) {
       if (met === undefined || met.outSeq === outSeq) continue;
       const note = { kind: "note_sent", link: met.link, outSeq, lanes: [] } as const;
       await this.#options.commits.submit(note).catch(() => {});

@@ -38,7 +38,7 @@ export interface PullerOptions {
   readonly networkId: string;
   readonly intervalMs: number;
   /** A peer does not let a lane be read. */
-  readonly refused: (peer: Peer, lanes: number, reason: string) => void;
+  readonly leftOut: (peer: Peer, lanes: number, reason: string) => void;
   readonly meet: (peer: Peer, nodeId: string, logId: string) => Promise<void>;
   /** Whether the peer is this instance itself, or one that another URL leads to. */
   readonly isIdle: (peer: Peer) => boolean;
@@ -124,7 +124,7 @@ export class Puller {
 
   /** Gives what was wrong with an answer that is about this lane only. */
   async #readLane(peer: Peer, lane: number): Promise<RemoteFailure | undefined> {
-    const { tables, scopes, networkId, refused } = this.#options;
+    const { tables, scopes, networkId, leftOut } = this.#options;
     const name = tables.lanes.get(lane);
     if (name.networkId !== networkId || scopes.stays(name.scope)) return undefined;
     try {
@@ -133,7 +133,7 @@ export class Puller {
       if (!(error instanceof RemoteFailure) || !error.isOfRequest) throw error;
       if (!error.isOfContent) return error;
       const told = `${peer.url} ${lane}`;
-      if (!this.#refused.has(told)) refused(peer, 1, error.message);
+      if (!this.#refused.has(told)) leftOut(peer, 1, error.message);
       this.#refused.set(told, true);
     }
     return undefined;
@@ -159,8 +159,8 @@ export class Puller {
       const known = name.feedKey === "" ? [] : tables.events.after(lane, caught, head, KNOWN_EVENTS_MAX);
       const known_event_ids = known.map(({ id }) => id);
       // What is still on its way there has its place behind this page.
-      const isSent = tables.peerLanes.wishOf(link, lane).wishes === 0 || peer.outSeq >= head;
-      const caughtSeq = isSent ? SAFE_INTEGER_MAX : peer.outSeq;
+      const isSent = tables.peerLanes.wishOf(link, lane).wishes === 0 || peer.walkedSeq >= head;
+      const caughtSeq = isSent ? SAFE_INTEGER_MAX : peer.walkedSeq;
       // Behind what can be named there is more that is known: little is asked for until that is past.
       const most = known.length === KNOWN_EVENTS_MAX ? { limit: UNNAMED_MAX } : {};
       const page = await this.#ask(peer, name, { from_event_seq: readSeq, known_event_ids, ...most });

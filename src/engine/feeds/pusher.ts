@@ -26,7 +26,7 @@ export interface PusherOptions {
   readonly nodeId: string;
   readonly networkId: string;
   /** A peer does not take some events, which are given up. */
-  readonly refused: (peer: Peer, events: number, reason: string) => void;
+  readonly leftOut: (peer: Peer, events: number, reason: string) => void;
   /** Takes notice of who has answered. */
   readonly meet: (peer: Peer, nodeId: string, logId: string) => Promise<void>;
 }
@@ -46,14 +46,14 @@ export class Pusher {
     const { met } = peer;
     if (met === undefined) return undefined;
     const { outbox } = this.#options;
-    const batch = outbox.next(met, peer.outSeq, this.#limits.get(peer) ?? PUSH_EVENTS_MAX);
+    const batch = outbox.next(met, peer.walkedSeq, this.#limits.get(peer) ?? PUSH_EVENTS_MAX);
     if (batch.seqs.length > 0) {
       await this.#send(peer, met.link, batch);
       return 0;
     }
     const progress = batch.progress(0);
     const isNoted = progress.outSeq === met.outSeq && progress.lanes.length === 0;
-    peer.outSeq = progress.outSeq;
+    peer.walkedSeq = progress.outSeq;
     if (!isNoted) {
       const waitMs = (this.#notedAt.get(peer) ?? 0) + NOTE_MS - performance.now();
       // That there was nothing to send is no news worth a write each time.
@@ -74,19 +74,19 @@ export class Pusher {
     // Who has another log by now has nothing of what we noted, nor has the peer if this instance has answered itself.
     if (peer.met?.link !== link || peer.nodeId === this.#options.nodeId) return;
     const progress = batch.progress(count);
-    peer.outSeq = progress.outSeq;
+    peer.walkedSeq = progress.outSeq;
     await this.#note(peer, link, progress);
   }
 
   /** As many of the events as one push holds, each as it is carried; and how many were looked at for that. */
   async #load(peer: Peer, seqs: readonly number[]): Promise<{ count: number; events: string[] }> {
-    const { log, scopes, refused } = this.#options;
+    const { log, scopes, leftOut } = this.#options;
     const events: string[] = [];
     let bytes = 0;
     let count = 0;
     for await (const some of log.read(seqs.map((seq) => ({ seq })))) {
       for (const { row, text } of some) {
-        if (text === undefined) refused(peer, 1, `event ${row.seq} of the feed log is damaged in storage`);
+        if (text === undefined) leftOut(peer, 1, `event ${row.seq} of the feed log is damaged in storage`);
         // It may have been another setting that let it go.
         else if (!scopes.stays(scopeOf(text))) {
           bytes += Buffer.byteLength(text);
@@ -101,7 +101,7 @@ export class Pusher {
 
   /** Whether the peer is done with the events: it has them, or does not want to. */
   async #isTaken(peer: Peer, events: readonly string[]): Promise<boolean> {
-    const { log, nodeId: from, networkId: network_id, refused, meet } = this.#options;
+    const { log, nodeId: from, networkId: network_id, leftOut, meet } = this.#options;
     using deadline = peer.deadline(TIMEOUT_MS);
     try {
       const push = { from, network_id, log_id: log.id, events };
@@ -110,7 +110,7 @@ export class Pusher {
       await meet(peer, answer.node_id, answer.log_id);
       peer.answered(peer.pushing);
       const { length, 0: first } = answer.rejected;
-      if (first) refused(peer, length, first.error);
+      if (first) leftOut(peer, length, first.error);
     } catch (error) {
       if (!(error instanceof RemoteFailure)) throw error;
       // Fewer may be taken, and in time.
@@ -119,7 +119,7 @@ export class Pusher {
       }
       if (!error.isOfContent) throw error;
       if (events.length > 1) return false;
-      refused(peer, 1, error.message);
+      leftOut(peer, 1, error.message);
     }
     const limit = this.#limits.get(peer) ?? PUSH_EVENTS_MAX;
     this.#limits.set(peer, Math.min(limit + GROWTH, PUSH_EVENTS_MAX));

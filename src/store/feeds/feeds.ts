@@ -3,7 +3,7 @@ import type { Database } from "bun:sqlite";
 import { Cursors } from "./cursors.ts";
 import { Events } from "./events.ts";
 import { Lanes, Nodes } from "./lanes.ts";
-import { Links, PeerLanes, Peers } from "./peers.ts";
+import { Links, PeerLanes, type PeerRow, Peers } from "./peers.ts";
 import { Subscriptions } from "./subscriptions.ts";
 
 export class FeedTables {
@@ -25,5 +25,11 @@ export class FeedTables {
     this.peers = new Peers(db);
     this.links = new Links(db);
     this.peerLanes = new PeerLanes(db);
+  }
+
+  /** The peer of that public key, if it is remembered. */
+  peerOf(nodeId: string): PeerRow | undefined {
+    const node = this.nodes.find(nodeId);
+    return node === undefined ? undefined : this.peers.get(node);
   }
 }
