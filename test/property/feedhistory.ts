@@ -145,3 +145,20 @@ export function mend({ links }: FeedNetwork, cut: readonly number[]): void {
     link.doubling = 0;
   });
 }
+
+/**
+ * Every subscription is made again. Where an instance has lost its data, that is how the others learn by which way a
+ * subscription comes now: what only the lost one had brought is not told again by itself.
+ */
+export async function renew({ sites }: FeedNetwork): Promise<void> {
+  for (const { run } of sites) {
+    const { feeds } = run!.engine.network;
+    const any = { networkId: undefined, feedKey: undefined, active: true, within: [] };
+    const page = { limit: 1000, beforeUpdatedAt: undefined, beforeEventId: undefined };
+    const { subscriptions } = await feeds.subscriptions({ ...any, ...page });
+    for (const { host_node_id, subscriber_node_id, feed_key, scope_hint } of subscriptions) {
+      if (host_node_id !== feeds.nodeId) continue;
+      await feeds.subscribe({ feed_key, scope_hint, active: true, subscriber_node_id });
+    }
+  }
+}

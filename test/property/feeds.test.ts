@@ -5,7 +5,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { item, messageEvent, subscriptionEvent } from "../support/events.ts";
-import { feeds, type History, history, mend, perform, subscribers } from "./feedhistory.ts";
+import { feeds, type History, history, mend, perform, renew, subscribers } from "./feedhistory.ts";
 import { components, faultsBetween, faultsWithin } from "./feedlaws.ts";
 import { FeedNetwork, type Link, type Listing, NETWORK, newAuthor, type Site } from "./feednetwork.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
@@ -85,6 +85,7 @@ async function check({ count, listings, steps, cut, last, skews }: History): Pro
   mend(network, cut);
   for (const step of last) await perform(network, step);
   await network.settled();
+  if (steps.some(({ kind }) => kind === "wipe")) await renew(network);
   await agree(network);
   await fallSilent(network);
   for (const site of network.sites) {
