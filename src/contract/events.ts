@@ -69,5 +69,5 @@ export interface StoredMessage {
 
 export interface StoredSubscription {
   readonly gossip_kinds: string[];
-  readonly provider_capabilities?: Static<typeof ProviderCapabilities>;
+  readonly provider_capabilities?: ProviderCapabilities;
 }

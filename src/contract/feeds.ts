@@ -144,6 +144,7 @@ export const ProviderCapabilities = Type.Object({
   history_backfill: Type.Boolean(),
   local_store: Type.Boolean(),
 });
+export type ProviderCapabilities = Static<typeof ProviderCapabilities>;
 
 /** `updated_at` is when its last change was signed. */
 export const FeedSubscription = Type.Object({

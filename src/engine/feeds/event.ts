@@ -3,6 +3,7 @@
  * so an id covers author, time and content.
  */
 import { CONTENT_TYPE, MESSAGES, PROTOCOL_VERSION } from "../../contract/events.ts";
+import type { ContentRef, ProviderCapabilities } from "../../contract/feeds.ts";
 import { EVENT_BYTES_MAX } from "../../contract/limits.ts";
 import { object, sha256, tooManyBytes } from "./encoding.ts";
 
@@ -56,40 +57,85 @@ export interface SubscriptionDraft {
   readonly envelopeJson: string | undefined;
 }
 
-const CAPABILITIES = '{"live_gossip":true,"history_backfill":true,"local_store":true}';
+/** What an active subscription offers. */
+const CAPABILITIES = { live_gossip: true, history_backfill: true, local_store: true };
+
+/** The payload of a message, written down by whoever posts it or checks it. Texts with `Json` are encoded already. */
+export interface MessageParts extends Pick<MessageDraft, "networkId" | "feedKey" | "hint"> {
+  readonly ref: ContentRef;
+  readonly contentJson: string;
+  readonly replyTo: string | null | undefined;
+  readonly envelopeJson: string | undefined;
+}
+
+export function encodeMessage({ ref, ...parts }: MessageParts): string {
+  return object({
+    network_id: JSON.stringify(parts.networkId),
+    feed_key: JSON.stringify(parts.feedKey),
+    scope_hint: JSON.stringify(parts.hint),
+    content_ref: JSON.stringify({
+      uri: ref.uri,
+      digest: ref.digest,
+      size_bytes: ref.size_bytes,
+      mime: ref.mime,
+      created_at: ref.created_at,
+      producer: ref.producer,
+    }),
+    local_content_cache: parts.contentJson,
+    reply_to_message_id: parts.replyTo == null ? undefined : JSON.stringify(parts.replyTo),
+    agent_envelope: parts.envelopeJson,
+  });
+}
+
+/** The digest of a content, and where it is said to lie. */
+export const digestOf = (contentJson: string): string => `sha256:${sha256(contentJson)}`;
+export const uriOf = (digest: string): string => `artifact://topic-message/${digest}`;
 
 export function messagePayload(draft: MessageDraft, author: string, createdAt: number): string {
-  const digest = `sha256:${sha256(draft.contentJson)}`;
+  const digest = digestOf(draft.contentJson);
+  const ref = {
+    uri: uriOf(digest),
+    digest,
+    size_bytes: Buffer.byteLength(draft.contentJson),
+    mime: CONTENT_TYPE,
+    created_at: createdAt,
+    producer: author,
+  };
+  return encodeMessage({ ...draft, ref });
+}
+
+/** The payload of a subscription's change, likewise. */
+export interface SubscriptionParts extends Omit<SubscriptionDraft, "scope" | "stays"> {
+  readonly gossipKinds: readonly string[];
+  readonly capabilities: ProviderCapabilities | null | undefined;
+}
+
+export function encodeSubscription({ capabilities, ...parts }: SubscriptionParts): string {
   return object({
-    network_id: JSON.stringify(draft.networkId),
-    feed_key: JSON.stringify(draft.feedKey),
-    scope_hint: JSON.stringify(draft.hint),
-    content_ref: object({
-      uri: JSON.stringify(`artifact://topic-message/${digest}`),
-      digest: JSON.stringify(digest),
-      size_bytes: String(Buffer.byteLength(draft.contentJson)),
-      mime: JSON.stringify(CONTENT_TYPE),
-      created_at: String(createdAt),
-      producer: JSON.stringify(author),
-    }),
-    local_content_cache: draft.contentJson,
-    reply_to_message_id: draft.replyTo === undefined ? undefined : JSON.stringify(draft.replyTo),
-    agent_envelope: draft.envelopeJson,
+    network_id: JSON.stringify(parts.networkId),
+    subscriber_node_id: JSON.stringify(parts.subscriber),
+    feed_key: JSON.stringify(parts.feedKey),
+    scope_hint: JSON.stringify(parts.hint),
+    gossip_kinds: JSON.stringify(parts.gossipKinds),
+    provider_capabilities:
+      capabilities == null
+        ? undefined
+        : JSON.stringify({
+            live_gossip: capabilities.live_gossip,
+            history_backfill: capabilities.history_backfill,
+            local_store: capabilities.local_store,
+          }),
+    agent_envelope: parts.envelopeJson,
+    active: String(parts.active),
   });
 }
 
-export function subscriptionPayload(draft: SubscriptionDraft): string {
-  return object({
-    network_id: JSON.stringify(draft.networkId),
-    subscriber_node_id: JSON.stringify(draft.subscriber),
-    feed_key: JSON.stringify(draft.feedKey),
-    scope_hint: JSON.stringify(draft.hint),
-    gossip_kinds: JSON.stringify([MESSAGES]),
-    provider_capabilities: draft.active ? CAPABILITIES : undefined,
-    agent_envelope: draft.envelopeJson,
-    active: String(draft.active),
+export const subscriptionPayload = (draft: SubscriptionDraft): string =>
+  encodeSubscription({
+    ...draft,
+    gossipKinds: [MESSAGES],
+    capabilities: draft.active ? CAPABILITIES : undefined,
   });
-}
 
 /** An event without its id and signature. */
 export interface Unsigned {

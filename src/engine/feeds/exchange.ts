@@ -32,6 +32,10 @@ const ROWS_PER_PAGE = 4 * BACKFILL_EVENTS_MAX;
 const LOG_ID_LENGTH_MAX = 128;
 export const isLogId = (text: string): boolean => text.trim() !== "" && text.length <= LOG_ID_LENGTH_MAX;
 
+function mustBeLogId(text: string): void {
+  if (!isLogId(text)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
+}
+
 export interface ExchangeOptions {
   readonly tables: FeedTables;
   readonly log: FeedLog;
@@ -91,7 +95,7 @@ export class Exchange {
 
   /** Takes what a peer sends. Throws `invalid_request`, `network_mismatch`, `throttled`. */
   async push({ from, network_id, log_id, events }: PushEvents): Promise<EventsPushed> {
-    if (!isLogId(log_id)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
+    mustBeLogId(log_id);
     if (events.length === 0) throw invalid("events: at least one is needed");
     this.#allow(from, network_id);
     const { accepted, duplicates, head, rejected } = await this.take(events, { nodeId: from, logId: log_id });
@@ -202,7 +206,7 @@ export class Exchange {
 
   /** A peer whose log has begun anew has nothing of what was exchanged with the old one. */
   async #recognize(nodeId: string, logId: string): Promise<void> {
-    if (!isLogId(logId)) throw invalid(`log_id: 1 to ${LOG_ID_LENGTH_MAX} characters`);
+    mustBeLogId(logId);
     const peer = this.#options.tables.peerOf(nodeId);
     if (peer && peer.logId !== logId) await this.#accept([], { nodeId, logId });
   }

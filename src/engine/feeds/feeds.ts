@@ -9,6 +9,7 @@ import {
 import type {
   CursorState,
   FeedSubscription,
+  MessageAnchor,
   MessagePosted,
   PostMessage,
   Subscribe,
@@ -58,7 +59,7 @@ export interface MessagesFound {
     readonly feed_key: string;
     readonly scope_hint: string;
   };
-  readonly next_anchor: { readonly before_created_at: number; readonly before_message_id: string } | null;
+  readonly next_anchor: MessageAnchor | null;
 }
 
 export interface CursorQuery {

@@ -4,9 +4,19 @@ import { ApiError, invalid } from "../../contract/errors.ts";
 import { MessagePayload, PROTOCOL_VERSION, SignedEvent, SubscriptionPayload } from "../../contract/events.ts";
 import { EVENT_AHEAD_MS_MAX, EVENT_BYTES_MAX, PEER_JSON_DEPTH_MAX } from "../../contract/limits.ts";
 import { CarriedEvent, type RejectedEvent } from "../../contract/peers.ts";
-import { canonical, object, sha256, tooManyBytes } from "./encoding.ts";
+import { canonical, sha256, tooManyBytes } from "./encoding.ts";
 import { encodeEnvelope } from "./envelope.ts";
-import { type EventKind, encodeSigned, encodeUnsigned, type FeedEvent, kinds } from "./event.ts";
+import {
+  digestOf,
+  type EventKind,
+  encodeMessage,
+  encodeSigned,
+  encodeSubscription,
+  encodeUnsigned,
+  type FeedEvent,
+  kinds,
+  uriOf,
+} from "./event.ts";
 import { isId, isSignature, isSignedBy } from "./identity.ts";
 import type { Scopes } from "./scope.ts";
 
@@ -111,55 +121,40 @@ function messageIn({ author_node_id, payload }: SignedEvent): Payload {
   const { content_ref: ref, reply_to_message_id: replyTo, agent_envelope: envelope } = message;
   const content = canonical(message.local_content_cache);
   must(content !== "null", "content must not be null");
-  must(ref.digest === `sha256:${sha256(content)}`, "content digest mismatch");
-  must(ref.uri === `artifact://topic-message/${ref.digest}`, "content uri mismatch");
+  must(ref.digest === digestOf(content), "content digest mismatch");
+  must(ref.uri === uriOf(ref.digest), "content uri mismatch");
   must(ref.size_bytes === Buffer.byteLength(content), "content size mismatch");
   must(ref.producer === author_node_id, "content producer mismatch");
-  const encoded = object({
-    network_id: JSON.stringify(message.network_id),
-    feed_key: JSON.stringify(message.feed_key),
-    scope_hint: JSON.stringify(message.scope_hint),
-    content_ref: JSON.stringify({
-      uri: ref.uri,
-      digest: ref.digest,
-      size_bytes: ref.size_bytes,
-      mime: ref.mime,
-      created_at: ref.created_at,
-      producer: ref.producer,
-    }),
-    local_content_cache: content,
-    reply_to_message_id: replyTo == null ? undefined : JSON.stringify(replyTo),
-    agent_envelope: envelope == null ? undefined : encodeEnvelope(envelope),
-  });
   const { network_id: networkId, feed_key: feedKey, scope_hint: hint } = message;
+  const envelopeJson = envelope == null ? undefined : encodeEnvelope(envelope);
+  const encoded = encodeMessage({
+    networkId,
+    feedKey,
+    hint,
+    ref,
+    contentJson: content,
+    replyTo,
+    envelopeJson,
+  });
   return { encoded, networkId, hint, feedKey, subscription: undefined };
 }
 
 function subscriptionIn({ author_node_id, payload }: SignedEvent, strict: boolean): Payload {
   const change = readSubscription(payload.payload);
-  const { subscriber_node_id: subscriber, active, agent_envelope: envelope } = change;
-  const { provider_capabilities: offers } = change;
+  const { network_id: networkId, feed_key: feedKey, scope_hint: hint, active } = change;
+  const { subscriber_node_id: subscriber, agent_envelope: envelope } = change;
+  const { gossip_kinds: gossipKinds, provider_capabilities: capabilities } = change;
   must(subscriber.trim() !== "", "subscriber_node_id cannot be empty");
   if (strict) must(subscriber === author_node_id, "unauthorized: claimer author mismatch");
-  const encoded = object({
-    network_id: JSON.stringify(change.network_id),
-    subscriber_node_id: JSON.stringify(subscriber),
-    feed_key: JSON.stringify(change.feed_key),
-    scope_hint: JSON.stringify(change.scope_hint),
-    gossip_kinds: JSON.stringify(change.gossip_kinds),
-    provider_capabilities:
-      offers == null
-        ? undefined
-        : JSON.stringify({
-            live_gossip: offers.live_gossip,
-            history_backfill: offers.history_backfill,
-            local_store: offers.local_store,
-          }),
-    agent_envelope: envelope == null ? undefined : encodeEnvelope(envelope),
-    active: String(active),
-  });
-  const { network_id: networkId, feed_key: feedKey, scope_hint: hint } = change;
-  return { encoded, networkId, hint, feedKey, subscription: { subscriber, active } };
+  const envelopeJson = envelope == null ? undefined : encodeEnvelope(envelope);
+  const said = { networkId, subscriber, feedKey, hint, gossipKinds, capabilities, envelopeJson, active };
+  return {
+    encoded: encodeSubscription(said),
+    networkId,
+    hint,
+    feedKey,
+    subscription: { subscriber, active },
+  };
 }
 
 /** Throws `invalid_request` unless it holds. */

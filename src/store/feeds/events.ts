@@ -108,7 +108,8 @@ export class Events {
 
   /** Seqs with `after < seq <= upTo` that a peer is to get as they come; `subscriptions` is the lane of those. */
   due({ node, link }: Reader, after: number, upTo: number, subscriptions: number, limit: number): number[] {
-    return firsts(this.#due.values(node, link, after, upTo, subscriptions, limit));
+    const rows = this.#due.values(node, link, after, upTo, subscriptions, limit) as [number][];
+    return rows.map(([seq]) => seq);
   }
 
   /** The next events of a lane with `after < seq <= upTo`, and whether a peer has neither written nor brought them. */
@@ -117,5 +118,3 @@ export class Events {
     return rows.map(([seq, isForeign]) => ({ seq, isForeign: isForeign === 1 }));
   }
 }
-
-const firsts = (rows: unknown[]): number[] => (rows as [number][]).map(([seq]) => seq);
