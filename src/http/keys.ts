@@ -184,6 +184,7 @@ const pieces = (field: string, separator: string): string[] =>
     .map((piece) => piece.trim())
     .filter((piece) => piece !== "");
 
-const sha256 = (bytes: Uint8Array): Uint8Array => Bun.SHA256.hash(bytes) as Uint8Array;
+/** What of a secret is kept, and compared in constant time. */
+export const sha256 = (bytes: Uint8Array): Uint8Array => Bun.SHA256.hash(bytes) as Uint8Array;
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString("hex");

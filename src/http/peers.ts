@@ -1,5 +1,5 @@
 /** `/api/peer/…`: what instances ask of each other. */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { timingSafeEqual } from "node:crypto";
 import type { Server } from "bun";
 import { Elysia } from "elysia";
 import { decoder } from "../contract/decode.ts";
@@ -20,6 +20,7 @@ import { anyJsonReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/feedexamples.ts";
 import { peerOperation } from "./docs/operation.ts";
+import { sha256 } from "./keys.ts";
 import { reply, replyText } from "./reply.ts";
 
 const LOOPBACK = /^(?:(?:::ffff:)?127(?:\.\d{1,3}){3}|::1)$/i;
@@ -103,7 +104,7 @@ export function peerRoutes(network: Network, token: string, admission: Admission
 function authorizePeer(request: Request, server: Server<unknown> | null, token: string): void {
   if (token !== "") {
     const shown = bearerIn(request);
-    if (shown === undefined || !timingSafeEqual(digest(shown), digest(Buffer.from(token)))) {
+    if (shown === undefined || !timingSafeEqual(sha256(shown), sha256(Buffer.from(token)))) {
       throw new ApiError("unauthorized", {});
     }
     return;
@@ -115,8 +116,6 @@ function authorizePeer(request: Request, server: Server<unknown> | null, token: 
     throw new ApiError("forbidden", {}, "peers of other machines need FEED_PEER_TOKEN to be configured");
   }
 }
-
-const digest = (secret: Uint8Array): Uint8Array => createHash("sha256").update(secret).digest();
 
 /** Lets in so many at a time. */
 class Gate {
