@@ -146,10 +146,10 @@ export const settings = {
     otherwise: BODY_BYTES_DEFAULT,
     what: "bytes of a request body, inflated; more get `413`",
   }),
-  bodyBytesInFlightMax: unsigned({
-    variable: "TOPICS_MAX_BODY_BYTES_IN_FLIGHT",
-    otherwise: 2 * BODY_BYTES_DEFAULT,
-    what: "bytes of all bodies at a time; more get `429`; `0` is no limit",
+  bodyMemoryMax: unsigned({
+    variable: "TOPICS_MAX_BODY_MEMORY_BYTES",
+    otherwise: 4 * BODY_BYTES_DEFAULT,
+    what: "bytes of memory for all bodies at a time; more get `429`; `0` is no limit",
   }),
   requestsPerKeyMax: unsigned({
     variable: "TOPICS_MAX_INFLIGHT_PER_KEY",

@@ -146,12 +146,11 @@ function logAccess(access: "keys" | "local" | "public", { host }: Config, keys: 
 }
 
 function logLimits(config: Config, log: Logger): void {
-  const { bodyBytesMax, bodyBytesInFlightMax, requestsPerKeyMax, topicsMax, routersMax, totalBytesMax } =
-    config;
+  const { bodyBytesMax, bodyMemoryMax, requestsPerKeyMax, topicsMax, routersMax, totalBytesMax } = config;
   const { streamsMax, streamsPerKeyMax } = config;
   const limits = {
     bodyBytesMax,
-    bodyBytesInFlightMax,
+    bodyMemoryMax,
     requestsPerKeyMax,
     topicsMax,
     routersMax,

@@ -18,6 +18,13 @@ import type { Beyond } from "./schema.ts";
 
 type Decode = (reader: JsonReader) => unknown;
 
+/**
+ * What is decoded may stay for long, and each part of a text keeps all of the text in memory. So parts are copied
+ * from texts longer than this where less than a quarter of the text is wanted.
+ */
+const SPARSE_TEXT_MIN = 4096;
+const SPARSE_FACTOR = 4;
+
 /** A decoder of whole texts. Throws `invalid_request` naming the place and what was expected there. */
 export function decoder<T extends TSchema>(schema: T, depthMax?: number): (text: string) => Static<T> {
   const decode = compile(schema);
@@ -39,12 +46,17 @@ function whole(
   decode: Decode,
   refusal: (message: string) => ApiError,
 ): unknown {
-  const reader = new JsonReader(text, depthMax);
-  try {
+  const read = (copies: boolean) => {
+    const reader = new JsonReader(text, depthMax, copies);
     reader.space();
     const value = decode(reader);
     reader.end();
-    return value;
+    return { value, taken: reader.taken };
+  };
+  try {
+    const { value, taken } = read(false);
+    const isSparse = text.length > SPARSE_TEXT_MIN && taken * SPARSE_FACTOR < text.length;
+    return isSparse ? read(true).value : value;
   } catch (error) {
     if (!(error instanceof Mismatch)) throw error;
     throw refusal(error.path.length === 0 ? error.message : `${place(error.path)}: ${error.message}`);
@@ -92,7 +104,7 @@ function integer(schema: TSchema): Decode {
 function oneOf(allowed: readonly string[]): Decode {
   return (reader) => {
     const value = reader.string();
-    return allowed.includes(value) ? value : reader.fail(`expected one of ${allowed.join(", ")}`);
+    return allowed.find((one) => one === value) ?? reader.fail(`expected one of ${allowed.join(", ")}`);
   };
 }
 

@@ -40,12 +40,21 @@ export type Kind = "string" | "number" | "boolean" | "null" | "array" | "object"
 export class JsonReader {
   readonly text: string;
   readonly #depthMax: number;
+  readonly #copies: boolean;
   #pos = 0;
   #depth = 0;
+  #taken = 0;
 
-  constructor(text: string, depthMax = JSON_DEPTH_MAX) {
+  /** What is read of it is part of the text and keeps all of it in memory, or `copies`. */
+  constructor(text: string, depthMax = JSON_DEPTH_MAX, copies = false) {
     this.text = text;
     this.#depthMax = depthMax;
+    this.#copies = copies;
+  }
+
+  /** How many characters of the text were given out, as they are written. */
+  get taken(): number {
+    return this.#taken;
   }
 
   fail(message: string): never {
@@ -145,7 +154,7 @@ export class JsonReader {
     const start = this.#pos;
     if (this.text.charCodeAt(start) !== QUOTE) this.#expected("a string");
     const plain = this.#skipString();
-    return plain ? this.text.slice(start + 1, this.#pos - 1) : JSON.parse(this.text.slice(start, this.#pos));
+    return plain ? this.#take(start + 1, this.#pos - 1) : JSON.parse(this.text.slice(start, this.#pos));
   }
 
   boolean(): boolean {
@@ -179,7 +188,7 @@ export class JsonReader {
   raw(): string {
     const start = this.#pos;
     this.skip();
-    return this.text.slice(start, this.#pos);
+    return this.#take(start, this.#pos);
   }
 
   /** Checks and passes over any value. */
@@ -211,6 +220,12 @@ export class JsonReader {
       default:
         this.#skipNumber();
     }
+  }
+
+  #take(start: number, end: number): string {
+    this.#taken += end - start;
+    const part = this.text.slice(start, end);
+    return this.#copies ? structuredClone(part) : part;
   }
 
   #skipFlat(): boolean {

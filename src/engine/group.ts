@@ -171,7 +171,9 @@ export class Group {
     return max > 0 ? max - this.#totalBytes() : Number.POSITIVE_INFINITY;
   }
 
-  create(name: string, config: TopicConfig): Topic {
+  create(givenName: string, givenConfig: TopicConfig): Topic {
+    // Parts of a request's text would keep all of it in memory.
+    const { name, config } = structuredClone({ name: givenName, config: givenConfig });
     const row = this.store.topics.insert(name, JSON.stringify(config));
     const topic = new Topic(row, config, this.catalog.shelfOf(config), emptyLog(), {
       tagDeletes: [],

@@ -55,10 +55,13 @@ class Tail {
 
   add({ firstSeq, ts, records }: Appendix): void {
     this.made = [];
-    if (firstSeq !== this.last + 1) {
+    const added = records.reduce((sum, { bytes }) => sum + bytes, 0);
+    // Of a large write the newest records alone would keep all of its text in memory.
+    if (firstSeq !== this.last + 1 || added > TAIL_BYTES_MAX) {
       this.rows.length = 0;
       this.bytes = 0;
     }
+    if (added > TAIL_BYTES_MAX) return;
     records.forEach((record, i) => {
       this.rows.push({ ...record, seq: firstSeq + i, ts });
       this.bytes += record.bytes + RECORD_OVERHEAD;

@@ -5,6 +5,7 @@
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
 import { anybody, type Caller, type Keys, nobody } from "./keys.ts";
+import { discardSoon } from "./largebodies.ts";
 import { pathOf, Query } from "./target.ts";
 import type { Tokens } from "./tokens.ts";
 
@@ -13,8 +14,8 @@ export interface AdmissionLimits {
   readonly requestsPerKeyMax: number;
   /** Bytes of one body, after inflating. */
   readonly bodyBytesMax: number;
-  /** Bytes of all bodies together. 0 is no limit. */
-  readonly bodyBytesInFlightMax: number;
+  /** Bytes of memory that all bodies together may take. 0 is no limit. */
+  readonly bodyMemoryMax: number;
 }
 
 export interface AdmissionOptions {
@@ -26,6 +27,9 @@ export interface AdmissionOptions {
   /** Whether feeds need none. */
   readonly feedPublic: boolean;
 }
+
+/** A body is there as bytes and as text, and so are the values in it. */
+const MEMORY_FACTOR = 3;
 
 const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
 /** Holds no data. A browser opens it before it can present a key. */
@@ -127,6 +131,7 @@ export class Admission {
     this.#bodyBytes -= bodyBytes;
     caller.usage.bodyBytes -= bodyBytes;
     if (admitted) caller.usage.requests--;
+    discardSoon(bodyBytes);
   }
 
   /** Throws `payload_too_large` for a body of that many bytes. */
@@ -141,12 +146,13 @@ export class Admission {
    */
   holdBody(request: Request, bytes: number): void {
     const call = callOf(request);
-    const { bodyBytesInFlightMax: max } = this.#limits;
+    const { bodyMemoryMax: max } = this.#limits;
+    const bytesMax = max / MEMORY_FACTOR;
     this.allowBody(request, call.bodyBytes + bytes);
     const { usage } = call.caller;
     const isFull = (held: number, most: number) => most > 0 && held > call.bodyBytes && held + bytes > most;
-    if (isFull(this.#bodyBytes, max) || (call.admitted && isFull(usage.bodyBytes, max / 2))) {
-      throw new ApiError("throttled", { limit: "max_body_bytes_in_flight", max });
+    if (isFull(this.#bodyBytes, bytesMax) || (call.admitted && isFull(usage.bodyBytes, bytesMax / 2))) {
+      throw new ApiError("throttled", { limit: "max_body_memory_bytes", max });
     }
     call.bodyBytes += bytes;
     usage.bodyBytes += bytes;

@@ -7,6 +7,7 @@ import { ApiError, invalid } from "../contract/errors.ts";
 import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { Gathering } from "./gathering.ts";
+import { discard } from "./largebodies.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 
@@ -95,6 +96,8 @@ async function readPieces(
     admission.holdBody(request, piece.length);
     bytes.add(piece);
   }
+  // The pieces.
+  discard(bytes.length);
   return bytes.end();
 }
 

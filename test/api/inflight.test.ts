@@ -255,10 +255,12 @@ class Held implements Disposable {
   }
 }
 
-describe("bytes of bodies", () => {
+describe("memory of bodies", () => {
+  /** Bytes of bodies; each takes three of memory. */
   const MAX = 1000;
+  const MEMORY_MAX = 3 * MAX;
   const limited = async (env: Record<string, string> = {}) => {
-    const server = await startServer({ TOPICS_MAX_BODY_BYTES_IN_FLIGHT: `${MAX}`, ...env });
+    const server = await startServer({ TOPICS_MAX_BODY_MEMORY_BYTES: `${MEMORY_MAX}`, ...env });
     await owner(server).send("PUT", "/v0/topics/t");
     return server;
   };
@@ -291,7 +293,7 @@ describe("bytes of bodies", () => {
 
   const throttled = {
     status: 429,
-    body: { error: { code: "throttled", detail: { limit: "max_body_bytes_in_flight", max: MAX } } },
+    body: { error: { code: "throttled", detail: { limit: "max_body_memory_bytes", max: MEMORY_MAX } } },
   };
 
   test.each([true, false])(
@@ -397,7 +399,7 @@ describe("bytes of bodies", () => {
     const refused = await diff(server, 200, "a");
     expect(refused).toMatchObject({
       status: 429,
-      body: { error: { code: "throttled", detail: { limit: "max_body_bytes_in_flight" } } },
+      body: { error: { code: "throttled", detail: { limit: "max_body_memory_bytes" } } },
     });
     expect(refused.headers.get("retry-after")).toBe("1");
     expect((await diff(server, 100, "a")).status).toBe(200);
@@ -424,14 +426,14 @@ describe("bytes of bodies", () => {
   });
 
   test.each(["few", "-1"])("a limit of %s is the default", async (max) => {
-    await using server = await limited({ TOPICS_MAX_BODY_BYTES_IN_FLIGHT: max });
+    await using server = await limited({ TOPICS_MAX_BODY_MEMORY_BYTES: max });
     using held = await hold(server, 100_000);
     expect((await diff(server, 100_000)).status).toBe(200);
     expect((await held.finish()).status).toBe(200);
   });
 
   test("01 s7 a limit of 0 is none", async () => {
-    await using server = await limited({ TOPICS_MAX_BODY_BYTES_IN_FLIGHT: "0" });
+    await using server = await limited({ TOPICS_MAX_BODY_MEMORY_BYTES: "0" });
     using held = await hold(server, 100_000);
     expect((await diff(server, 100_000)).status).toBe(200);
     expect((await held.finish()).status).toBe(200);
