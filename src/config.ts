@@ -284,6 +284,15 @@ export function configFrom(environment: Environment, flags: Flags = {}): Config 
   return Object.fromEntries(values) as Config;
 }
 
+/** What a server keeps of its settings once it runs. */
+export function withoutSecrets(config: Config): Config {
+  const values = Object.entries(config).map(([name, value]) => {
+    const { secret }: Setting = settings[name as Name];
+    return [name, secret ? "" : value];
+  });
+  return Object.fromEntries(values) as Config;
+}
+
 /** A host with a port decides both. */
 function wholeAddress(found: Record<Name, Effective>): Record<Name, Effective> {
   const { value, from } = found.host;

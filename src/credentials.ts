@@ -10,11 +10,15 @@ const COMMENT = /(?:^|[ \t])#.*$/gm;
 /** The texts that hold API keys. Throws if the file is unreadable or holds none. */
 export function keySources({ apiKeys, apiKeysFile }: Config): KeySource[] {
   const variable = { name: "TOPICS_API_KEYS", text: apiKeys };
-  if (apiKeysFile === "") return [variable];
-  const text = readSecret(apiKeysFile).replace(COMMENT, "");
+  return apiKeysFile === "" ? [variable] : [variable, keyFile(apiKeysFile)];
+}
+
+/** The same of one file. */
+export function keyFile(path: string): KeySource {
+  const text = readSecret(path).replace(COMMENT, "");
   // An empty file must not open the server to everybody.
-  if (!/[^\s,]/.test(text)) throw new Error(`Cannot use the keys in ${apiKeysFile}: it holds none`);
-  return [variable, { name: apiKeysFile, text }];
+  if (!/[^\s,]/.test(text)) throw new Error(`Cannot use the keys in ${path}: it holds none`);
+  return { name: path, text };
 }
 
 /** Certificate and key, both in PEM; undefined for plain HTTP. Throws if one is missing or unreadable. */

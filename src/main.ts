@@ -25,6 +25,9 @@ function stopAsked() {
 async function serve(flags: Flags): Promise<void> {
   process.umask(0o077);
   const config = configFrom(process.env, flags);
+  for (const { secret, variable = "" } of Object.values(settings) as Setting[]) {
+    if (secret) delete process.env[variable];
+  }
   const log = createLogger(config.logLevel);
   const notify = serviceManager(log);
   const { asked, broken } = stopAsked();

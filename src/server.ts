@@ -3,8 +3,8 @@
 import { rename, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import { checkAddress, isLoopback } from "./address.ts";
-import type { Config } from "./config.ts";
-import { keySources, tlsFrom } from "./credentials.ts";
+import { type Config, withoutSecrets } from "./config.ts";
+import { keyFile, keySources, tlsFrom } from "./credentials.ts";
 import { Consensus } from "./engine/consensus/consensus.ts";
 import { Engine } from "./engine/engine.ts";
 import type { Peering } from "./engine/feeds/peering.ts";
@@ -35,15 +35,16 @@ export interface Server extends AsyncDisposable {
 
 /** `broken` is called when the server cannot go on and must be stopped. */
 export async function startServer(
-  config: Config,
+  given: Config,
   log: Logger,
   broken: (reason: unknown) => void,
   now: () => number = Date.now,
 ): Promise<Server> {
-  const keys = new Keys(keySources(config));
-  const tls = tlsFrom(config);
-  const feeds = feedSettings(config);
-  const peers = peerSettings(config);
+  const keys = new Keys(keySources(given));
+  const tls = tlsFrom(given);
+  const feeds = feedSettings(given);
+  const peers = peerSettings(given);
+  const config = withoutSecrets(given);
   const access = keys.count > 0 ? "keys" : (await isLoopback(config.host)) ? "local" : "public";
   checkAddress(config, access === "public");
   logAccess(access, config, keys, log);
@@ -76,7 +77,7 @@ export async function startServer(
   const tokens = new Tokens(keys, store.secret("tokens"), now);
   const { probeAuth, feedPublic } = config;
   const admission = new Admission({ keys, tokens, limits: config, probeAuth, feedPublic });
-  const streams = new Streams(config, now, unexpected);
+  const streams = new Streams(config, (caller) => admission.isCurrent(caller), now, unexpected);
   const app = createApp({
     engine,
     admission,
@@ -111,7 +112,7 @@ export async function startServer(
     address,
     reloadKeys: () => {
       reloadKeys(config, keys, log);
-      streams.review((caller) => admission.knows(caller));
+      streams.review();
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
@@ -146,17 +147,8 @@ function logAccess(access: "keys" | "local" | "public", { host }: Config, keys: 
 }
 
 function logLimits(config: Config, log: Logger): void {
-  const { bodyBytesMax, bodyMemoryMax, requestsPerKeyMax, topicsMax, routersMax, totalBytesMax } = config;
-  const { streamsMax, streamsPerKeyMax } = config;
-  const limits = {
-    bodyBytesMax,
-    bodyMemoryMax,
-    requestsPerKeyMax,
-    topicsMax,
-    routersMax,
-    totalBytesMax,
-  };
-  log.info({ ...limits, streamsMax, streamsPerKeyMax }, "limits");
+  const limits = Object.entries(config).filter(([name]) => name.endsWith("Max"));
+  log.info(Object.fromEntries(limits), "limits");
 }
 
 function reloadKeys(config: Config, keys: Keys, log: Logger): void {
@@ -165,7 +157,7 @@ function reloadKeys(config: Config, keys: Keys, log: Logger): void {
     return;
   }
   try {
-    keys.replace(keySources(config));
+    keys.replace(keyFile(config.apiKeysFile));
     log.info({ keys: keys.count }, "keys are read again");
   } catch (error) {
     log.error({ reason: (error as Error).message, keys: keys.count }, "the old keys stay in use");

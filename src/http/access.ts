@@ -25,6 +25,10 @@ function authorize(request: Request, scopes: readonly Scope[]): void {
   if (name !== "" && !caller.mayName(name)) throw new ApiError("forbidden", {});
 }
 
+/** Of names that an answer is to hold, those that the caller may use. The others are not told. */
+export const usableNames = (request: Request, names: readonly string[]): string[] =>
+  names.filter((name) => callOf(request).caller.mayName(name));
+
 /** Checks a name that the body of a request holds. Throws `forbidden`. */
 export function authorizeName(request: Request, topic: string): void {
   if (!callOf(request).caller.mayName(topic)) throw new ApiError("forbidden", { topic });

@@ -35,10 +35,9 @@ const PROBES = new Set(["/healthz", "/readyz", "/v0/health", "/v0/ready"]);
 /** Holds no data. A browser opens it before it can present a key. */
 const DOCUMENTATION = /^\/swagger(?:\/|$)/;
 const FEEDS = /^\/api\/topic\//;
-const PEERS = /^\/api\/peer\//;
+const PEERS = /^\/api\/peer\/(?:status|events|backfill)$/;
 /** Streams that a browser opens, which cannot send headers there. */
 const TOKEN_PATHS = /^\/v0\/(?:(watch)\/[^/]+|topics\/[^/]+\/(?:work|stream))$/;
-const BEARER = /^bearer(?:[ \t]+(.*?))?[ \t]*$/i;
 
 export class Admission {
   readonly #keys: Keys;
@@ -117,13 +116,9 @@ export class Admission {
     caller.usage.requests++;
   }
 
-  knows(caller: Caller): boolean {
-    return this.current(caller) !== nobody;
-  }
-
-  /** The same caller with the rights of this moment: keys may have been read again. */
-  current({ usage }: Caller): Caller {
-    return this.#keys.count === 0 ? anybody : (this.#keys.holder(usage) ?? nobody);
+  /** Whether a caller may still do what it might when it was let in: keys may have been read again. */
+  isCurrent(caller: Caller): boolean {
+    return caller === anybody || (this.#keys.holder(caller.usage)?.hasRightsOf(caller) ?? false);
   }
 
   leave({ caller, admitted, bodyBytes }: Call): void {
@@ -171,19 +166,26 @@ interface Presented {
 }
 
 function presentedBy(request: Request): Presented | undefined {
-  const isBearer = request.headers.get("authorization")?.startsWith("Bearer");
-  const token = isBearer ? undefined : tokenIn(request);
+  const header = request.headers.get("authorization") ?? "";
+  const token = header.startsWith("Bearer ") ? undefined : tokenIn(request);
   if (token) return { secret: Buffer.from(token), token };
   const secret = bearerIn(request);
   return secret && { secret };
 }
 
-/** The secret that the header of a request shows. */
+/** The secret that the header of a request shows (RFC 6750, 2.1), in time that grows with its length only. */
 export function bearerIn(request: Request): Uint8Array | undefined {
-  const [, secret] = BEARER.exec(request.headers.get("authorization") ?? "") ?? [];
+  const header = request.headers.get("authorization") ?? "";
+  let start = "bearer".length;
+  if (header.slice(0, start).toLowerCase() !== "bearer" || !isBlank(header, start)) return undefined;
+  let end = header.length;
+  while (isBlank(header, start)) start++;
+  while (end > start && isBlank(header, end - 1)) end--;
   // Header values are bytes, one a character.
-  return secret ? Buffer.from(secret, "latin1") : undefined;
+  return end > start ? Buffer.from(header.slice(start, end), "latin1") : undefined;
 }
+
+const isBlank = (text: string, i: number): boolean => text[i] === " " || text[i] === "\t";
 
 /** The parameter of a stream, where a browser cannot send the header. */
 function tokenIn(request: Request): string | undefined {

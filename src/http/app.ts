@@ -88,7 +88,7 @@ export function createApp(options: AppOptions) {
     .use(routerRoutes(engine.routers, admission))
     .use(watchRoutes(engine.watch, admission, streams))
     .use(tokenRoutes(tokens, admission))
-    .use(socketRoutes(engine, admission, streams, unexpected))
+    .use(socketRoutes(engine, streams, unexpected))
     .use(feedRoutes(engine.network.feeds, admission))
     .use(peerRoutes(engine.network, peerToken, admission));
   return withHeads(app.use(documentationRoutes(app.routes)));

@@ -31,8 +31,8 @@ export interface CommandParts {
   readonly log: Log;
   readonly watch: Watch;
   readonly follower: Follower;
-  /** Who has opened the socket, with the rights of this moment. */
-  readonly caller: () => Caller;
+  /** Who has opened the socket. */
+  readonly caller: Caller;
   /** Gets what was thrown and is no answer to a client. */
   readonly unexpected: (error: unknown) => void;
 }
@@ -134,7 +134,7 @@ export class Commands {
   }
 
   #allow(scope: Scope, names: Iterable<string>): void {
-    const caller = this.#parts.caller();
+    const { caller } = this.#parts;
     if (!caller.may(scope)) throw new ApiError("forbidden", {}, `the API key lacks the scope ${scope}`);
     for (const topic of names) if (!caller.mayName(topic)) throw new ApiError("forbidden", { topic });
   }

@@ -4,7 +4,7 @@
  * An entry is `secret`, `secret:scopes`, `secret:scopes:prefixes` or `secret::prefixes`; entries are separated by
  * commas or line ends. Only the SHA-256 of a secret is kept.
  */
-import { timingSafeEqual } from "node:crypto";
+import { createHmac, timingSafeEqual } from "node:crypto";
 
 export type Scope = "read" | "write" | "delete" | "admin";
 
@@ -61,6 +61,11 @@ export class Caller {
     return this.#grant?.expiresAt;
   }
 
+  /** Whether the other one's key, without what a token has narrowed, may do the same. */
+  hasRightsOf(other: Caller): boolean {
+    return isSame(this.#scopes, other.#scopes) && isSame(this.prefixes, other.prefixes);
+  }
+
   may(scope: Scope): boolean {
     return this.#scopes.includes(scope) && (this.#grant?.scopes.includes(scope) ?? true);
   }
@@ -81,6 +86,9 @@ export class Caller {
   }
 }
 
+const isSame = (some: readonly string[], others: readonly string[]): boolean =>
+  new Set(some).symmetricDifference(new Set(others)).size === 0;
+
 const covers = (pattern: string, name: string): boolean =>
   pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern;
 
@@ -99,17 +107,18 @@ export interface KeySource {
 
 interface Key {
   readonly digest: Uint8Array;
-  /** A digest of the digest. */
-  readonly id: string;
   readonly caller: Caller;
 }
 
 export class Keys {
-  #keys: readonly Key[];
+  readonly #bySource = new Map<string, readonly Key[]>();
+  /** What a key is using, by its digest, also while it is taken away. */
+  readonly #usages = new Map<string, Usage>();
+  #keys: readonly Key[] = [];
 
-  /** Throws if an entry is malformed. The message names its place and never what it holds. */
+  /** Of entries with the same secret the last counts. Throws as `replace` does. */
   constructor(sources: readonly KeySource[]) {
-    this.#keys = parse(sources, []);
+    for (const source of sources) this.replace(source);
   }
 
   /** Different secrets; 0 turns authentication off. */
@@ -117,9 +126,32 @@ export class Keys {
     return this.#keys.length;
   }
 
-  /** Takes other keys from now on. Throws as the constructor does, and then keeps what it has. */
-  replace(sources: readonly KeySource[]): void {
-    this.#keys = parse(sources, this.#keys);
+  /**
+   * Takes the keys of a source instead of those that it had.
+   *
+   * Throws if an entry is malformed, and then keeps what it has. The message names its place and never what it holds.
+   */
+  replace(source: KeySource): void {
+    this.#bySource.set(source.name, this.#parse(source));
+    const keys = [...this.#bySource.values()].flat();
+    this.#keys = [...new Map(keys.map((key) => [hex(key.digest), key])).values()];
+  }
+
+  #parse({ name, text }: KeySource): Key[] {
+    return entriesOf(text).map(({ entry, place }) => {
+      const [secret = "", scopes = "", ...prefixes] = entry.split(":");
+      const granted = scopesOf(scopes);
+      if (granted === undefined)
+        throw new Error(`Cannot use the keys in ${name}: ${place} has no valid scope`);
+      const digest = sha256(Buffer.from(secret.trim()));
+      return { digest, caller: new Caller(granted, pieces(prefixes.join(":"), "|"), this.#usageOf(digest)) };
+    });
+  }
+
+  #usageOf(digest: Uint8Array): Usage {
+    const usage = this.#usages.get(hex(digest)) ?? unused();
+    this.#usages.set(hex(digest), usage);
+    return usage;
   }
 
   /** Who uses that now. */
@@ -131,14 +163,15 @@ export class Keys {
     return this.#keys.find(({ caller }) => caller.usage === usage);
   }
 
-  /** Tells a key from others and nothing about it. Empty where there are no keys. */
-  idOf({ usage }: Caller): string {
-    return this.#using(usage)?.id ?? "";
+  /** Tells a key from others, and nothing about it to who does not know `salt`. Empty where there are no keys. */
+  idOf({ usage }: Caller, salt: Uint8Array): string {
+    const key = this.#using(usage);
+    return key ? idOf(key, salt) : "";
   }
 
   /** Who has the key of that id. */
-  holderOfId(id: string): Caller | undefined {
-    return this.#keys.find((key) => key.id === id)?.caller;
+  holderOfId(id: string, salt: Uint8Array): Caller | undefined {
+    return this.#keys.find((key) => idOf(key, salt) === id)?.caller;
   }
 
   /** Compares with every key, so that the time tells nothing about them. */
@@ -150,26 +183,19 @@ export class Keys {
   }
 }
 
-/** Of entries with the same secret the last counts. A secret that was `known` keeps what it is using. */
-function parse(sources: readonly KeySource[], known: readonly Key[]): Key[] {
-  const usages = new Map(known.map(({ digest, caller }) => [hex(digest), caller.usage]));
-  const keys = new Map<string, Key>();
-  for (const { name, text } of sources) {
-    entriesOf(text).forEach((entry, i) => {
-      const [secret = "", scopes = "", ...prefixes] = entry.split(":");
-      const granted = scopesOf(scopes);
-      if (granted === undefined)
-        throw new Error(`Cannot use the keys in ${name}: entry ${i + 1} has no valid scope`);
-      const digest = sha256(Buffer.from(secret.trim()));
-      const usage = usages.get(hex(digest)) ?? unused();
-      const caller = new Caller(granted, pieces(prefixes.join(":"), "|"), usage);
-      keys.set(hex(digest), { digest, id: hex(sha256(digest)), caller });
-    });
-  }
-  return [...keys.values()];
-}
+const idOf = ({ digest }: Key, salt: Uint8Array): string =>
+  createHmac("sha256", salt).update(digest).digest("base64url");
 
-const entriesOf = (text: string): string[] => pieces(text.replaceAll("\n", ","), ",");
+/** With the place that a person finds: a line where there are several. */
+function entriesOf(text: string): { entry: string; place: string }[] {
+  const lines = text.split("\n");
+  return lines.flatMap((line, i) =>
+    pieces(line, ",").map((entry, j) => ({
+      entry,
+      place: lines.length > 1 ? `line ${i + 1}` : `entry ${j + 1}`,
+    })),
+  );
+}
 
 /** All of them for an empty field; undefined if one is not known, or there are only separators. */
 function scopesOf(field: string): readonly Scope[] | undefined {

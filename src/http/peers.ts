@@ -23,6 +23,15 @@ import { peerOperation } from "./docs/operation.ts";
 import { sha256 } from "./keys.ts";
 import { reply, replyText } from "./reply.ts";
 
+/** Fields that proxies add. */
+const PASSED_ON = [
+  "forwarded",
+  "via",
+  "x-forwarded-for",
+  "x-forwarded-host",
+  "x-forwarded-proto",
+  "x-real-ip",
+];
 const LOOPBACK = /^(?:(?:::ffff:)?127(?:\.\d{1,3}){3}|::1)$/i;
 
 const readPush = anyJsonReader(
@@ -111,7 +120,7 @@ function authorizePeer(request: Request, server: Server<unknown> | null, token: 
   }
   const address = server?.requestIP(callOf(request).received)?.address ?? "";
   // A proxy on this machine speaks for others.
-  const isPassedOn = request.headers.has("forwarded") || request.headers.has("x-forwarded-for");
+  const isPassedOn = PASSED_ON.some((name) => request.headers.has(name));
   if (isPassedOn || !LOOPBACK.test(address)) {
     throw new ApiError("forbidden", {}, "peers of other machines need FEED_PEER_TOKEN to be configured");
   }

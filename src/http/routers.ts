@@ -1,9 +1,10 @@
 /** `/v0/routers` and `/v0/routers/:router`: rules that copy records from topic to topic. */
 import { Elysia } from "elysia";
+import { ApiError, type ErrorDetail } from "../contract/errors.ts";
 import { PAGE_SIZE_DEFAULT } from "../contract/limits.ts";
 import { RouterDeleted, RouterInput, RouterList, RouterPut, RouterState } from "../contract/routers.ts";
 import type { Routers } from "../engine/routers.ts";
-import { access, authorizeName } from "./access.ts";
+import { access, authorizeName, usableNames } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
@@ -75,7 +76,9 @@ export function routerRoutes(routers: Routers, admission: Admission) {
         const name = nameIn(request);
         const body = await readRouter(request, admission);
         authorizeEnds(request, body);
-        const put = await routers.put(name, body);
+        const put = await routers.put(name, body).catch((error) => {
+          throw withUsableNames(request, error);
+        });
         return reply(request, put, { status: put.created ? 201 : 200 });
       },
       operation({
@@ -133,4 +136,11 @@ function authorizeEnds(
   if (ends === undefined) return;
   authorizeName(request, ends.source);
   authorizeName(request, ends.dest);
+}
+
+/** A cycle may lead through topics that a key must not know of. */
+function withUsableNames(request: Request, error: unknown): unknown {
+  if (!(error instanceof ApiError) || error.code !== "router_cycle") return error;
+  const { cycle } = error.detail as ErrorDetail<"router_cycle">;
+  return new ApiError("router_cycle", { cycle: usableNames(request, cycle) });
 }

@@ -45,6 +45,7 @@ export class Socket {
   /** Resolves when what was sent has been taken. */
   #taken: PromiseWithResolvers<void> | undefined;
   #isOver = false;
+  #isEnding = false;
 
   /** `leave` is called when the socket is over. */
   constructor(streams: Streams, follower: Follower, commands: Commands, leave: () => void) {
@@ -101,8 +102,9 @@ export class Socket {
     this.cut();
   };
 
-  /** Says why, and ends. */
+  /** Says why, and ends. What has come in is not carried out any more. */
   end(code: string, message: string, closeCode: number = POLICY_VIOLATION): void {
+    this.#isEnding = true;
     this.#send([JSON.stringify({ op: "error", code, message })]);
     this.#ws.close(closeCode, message);
   }
@@ -133,7 +135,7 @@ export class Socket {
     };
     while (this.#inbox.length > 0) {
       for (const message of this.#inbox.splice(0)) {
-        if (this.#isOver) return;
+        if (this.#isOver || this.#isEnding) return;
         const command = this.#commands.read(message);
         if (!command.mayShare || underWay.length === UNDER_WAY_MAX) await settle();
         underWay.push({ answer: command.carryOut(), weight: weightOf(message) });

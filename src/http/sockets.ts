@@ -4,7 +4,6 @@ import { invalid } from "../contract/errors.ts";
 import { socketCommands } from "../contract/watch.ts";
 import type { Engine } from "../engine/engine.ts";
 import { access } from "./access.ts";
-import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { Commands } from "./commands.ts";
 import { ref } from "./docs/naming.ts";
@@ -12,23 +11,17 @@ import { operation } from "./docs/operation.ts";
 import { Socket } from "./socket.ts";
 import type { Streams } from "./streams.ts";
 
-export function socketRoutes(
-  { log, watch }: Engine,
-  admission: Admission,
-  streams: Streams,
-  unexpected: (error: unknown) => void,
-) {
+export function socketRoutes({ log, watch }: Engine, streams: Streams, unexpected: (error: unknown) => void) {
   return new Elysia({ name: "sockets" }).use(access).get(
     "/v0/ws",
     ({ request, server }) => {
       if (request.method === "HEAD") throw new NotFoundError();
       allowUpgrade(request);
       const { caller, received } = callOf(request);
-      const current = () => admission.current(caller);
       const end = (code: string, message: string): void => data.end(code, message);
       const leave = streams.enter({ caller, end });
       const follower = watch.socket();
-      const commands = new Commands({ log, watch, follower, caller: current, unexpected });
+      const commands = new Commands({ log, watch, follower, caller, unexpected });
       const data: Socket = new Socket(streams, follower, commands, leave);
       // Bun would select the first one that is offered.
       received.headers.delete("sec-websocket-protocol");

@@ -25,6 +25,7 @@ export interface Slow {
 
 export class Streams {
   readonly #limits: StreamLimits;
+  readonly #isCurrent: (caller: Caller) => boolean;
   readonly #now: () => number;
   readonly #unexpected: (error: unknown) => void;
   readonly #shutdown = new AbortController();
@@ -33,9 +34,18 @@ export class Streams {
   readonly #held = new Map<Slow, number>();
   #heldBytes = 0;
 
-  /** `now` is in ms since the Unix epoch; `unexpected` gets what ends a stream and is no client's doing. */
-  constructor(limits: StreamLimits, now: () => number, unexpected: (error: unknown) => void) {
+  /**
+   * `isCurrent` tells whether a caller still has the rights it came with; `now` is in ms since the Unix epoch;
+   * `unexpected` gets what goes wrong with a stream and is no client's doing.
+   */
+  constructor(
+    limits: StreamLimits,
+    isCurrent: (caller: Caller) => boolean,
+    now: () => number,
+    unexpected: (error: unknown) => void,
+  ) {
     this.#limits = limits;
+    this.#isCurrent = isCurrent;
     this.#now = now;
     this.#unexpected = unexpected;
   }
@@ -60,14 +70,22 @@ export class Streams {
     this.#shutdown.abort();
   }
 
-  /** Ends those whose callers are not known any more. */
-  review(isKnown: (caller: Caller) => boolean): void {
-    for (const { caller, end } of this.#open)
-      if (!isKnown(caller)) end("unauthorized", "the key is not valid any more");
+  /** Ends those whose callers have other rights by now, or none. Who still may comes back. */
+  review(): void {
+    for (const { caller, end } of this.#open) {
+      if (this.#isCurrent(caller)) continue;
+      try {
+        end("unauthorized", "what the key may do has changed; reconnect");
+      } catch (error) {
+        this.#unexpected(error);
+      }
+    }
   }
 
-  /** Counts one more, until the function it returns is called. Throws `throttled`. */
+  /** Counts one more, until the function it returns is called. Throws `unauthorized`, `throttled`. */
   enter(open: Open): () => void {
+    // The key may have been taken away while the stream was being made.
+    if (!this.#isCurrent(open.caller)) throw new ApiError("unauthorized", {});
     const { usage } = open.caller;
     const { streamsMax, streamsPerKeyMax } = this.#limits;
     if (streamsMax > 0 && this.count >= streamsMax) {
@@ -83,7 +101,7 @@ export class Streams {
     };
   }
 
-  /** Answers with what a source yields, as fast as the client takes it. A `HEAD` gets the headers. Throws `throttled`. */
+  /** Answers with what a source yields, as fast as the client takes it. A `HEAD` gets the headers. Throws as `enter`. */
   open<T>(request: Request, opening: Opening<T>): Response {
     if (request.method === "HEAD") return new Response(null, { headers });
     const end = (code: string, message: string): void => stream.end(code, message);

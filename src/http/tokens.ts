@@ -2,7 +2,7 @@
  * Tokens: a key narrowed to some topics, for some time, so that no key has to reach a browser.
  *
  * They are JSON Web Tokens (RFC 7519), signed with a secret of this data directory, so nothing is stored for them and
- * they outlive a restart. A token names its key: it can do no more than that, and goes with it.
+ * they outlive a restart. A token names its key: it can do no more than that, and is of no use while that is away.
  */
 import { jwtVerify, SignJWT } from "jose";
 import { ApiError, invalid } from "../contract/errors.ts";
@@ -53,7 +53,7 @@ export class Tokens {
     const grant: Grant = { topics, scopes, expiresAt: expires_at };
     const token = await new SignJWT({ ...grant })
       .setProtectedHeader({ alg: ALGORITHM })
-      .setSubject(this.#keys.idOf(caller))
+      .setSubject(this.#keys.idOf(caller, this.#secret))
       .setExpirationTime(Math.ceil(expires_at / 1000))
       .sign(this.#secret);
     return { token, expires_at, topics, scopes };
@@ -66,6 +66,6 @@ export class Tokens {
       currentDate: new Date(this.#now()),
     }).catch(() => undefined);
     if (claims === undefined || claims.payload.expiresAt <= this.#now()) return undefined;
-    return this.#keys.holderOfId(claims.payload.sub!)?.narrowed(claims.payload);
+    return this.#keys.holderOfId(claims.payload.sub!, this.#secret)?.narrowed(claims.payload);
   }
 }

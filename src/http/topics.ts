@@ -1,9 +1,9 @@
 /** `/v0/topics` and `/v0/topics/:topic`: lists and the life of a topic. */
 import { Elysia } from "elysia";
-import { PAGE_SIZE_DEFAULT, TOPIC_NAME } from "../contract/limits.ts";
+import { PAGE_SIZE_DEFAULT } from "../contract/limits.ts";
 import { TopicConfigInput, TopicDeleted, TopicList, TopicPut, TopicState } from "../contract/topics.ts";
 import type { Topics } from "../engine/topics.ts";
-import { access, authorizeName } from "./access.ts";
+import { access, authorizeName, usableNames } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
@@ -89,7 +89,6 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         body: {
           schema: TopicConfigInput,
           optional: true,
-          also: { properties: { dead_letter: { pattern: TOPIC_NAME.source } } },
           examples: examples.putTopic.requests,
         },
         replies: {
@@ -105,8 +104,11 @@ export function topicRoutes(topics: Topics, admission: Admission) {
     )
     .delete(
       "/v0/topics/:topic",
-      async ({ request }) =>
-        reply(request, await topics.delete(nameIn(request), new Query(request.url).flag("if_empty", false))),
+      async ({ request }) => {
+        const isKeptFull = new Query(request.url).flag("if_empty", false);
+        const { routers_removed, ...deleted } = await topics.delete(nameIn(request), isKeptFull);
+        return reply(request, { ...deleted, routers_removed: usableNames(request, routers_removed) });
+      },
       operation({
         id: "deleteTopic",
         tag: "Topics",

@@ -435,6 +435,9 @@ describe("settings", () => {
     ["FEED_PEERS", "127.0.0.1:4000"],
     ["FEED_PEERS", "http://127.0.0.1:4001,ftp://127.0.0.1"],
     ["FEED_PEERS", "http://"],
+    ["FEED_PEERS", "user:hush-4711@127.0.0.1:4001"],
+    ["FEED_PEERS", "http://user:hush-4711@127.0.0.1:4001"],
+    ["FEED_PEERS", "http://127.0.0.1:4001/?token=hush-4711"],
     ["FEED_PEERS", "ws://127.0.0.1:4001"],
     ["FEED_PEERS", "file:///etc/passwd"],
   ])(
@@ -446,6 +449,7 @@ describe("settings", () => {
       expect(exitCode).toBe(1);
       expect(stderr.trim().split("\n")).toEqual([expect.stringContaining(name)]);
       if (name === "FEED_NODE_SEED" && value.length > 8) expect(stdout + stderr).not.toContain(value);
+      expect(stdout + stderr).not.toContain("hush-4711");
     },
     20_000,
   );

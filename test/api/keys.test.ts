@@ -307,6 +307,20 @@ describe("presenting a key", () => {
     expect(reply.headers.get("www-authenticate")).toBe("Bearer");
   });
 
+  // With an effort that grows by the square of the length, this would keep everybody waiting for minutes.
+  test.each([" ", "\t", " \t"])(
+    "01.30 as many blanks as a head may hold are no burden: %j",
+    async (blank) => {
+      const blanks = blank.repeat(400_000 / blank.length);
+      const [inside, around, alone] = await Promise.all([
+        list(`Bearer x${blanks}y`),
+        list(`Bearer ${blanks}Good-Key-1`),
+        list(`Bearer${blanks}`),
+      ]);
+      expect([inside.status, around.status, alone.status]).toEqual([401, 200, 401]);
+    },
+  );
+
   test.each([
     ["GET", "/v0/topics", undefined],
     ["GET", "/v0/topics/t", undefined],

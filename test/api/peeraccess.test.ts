@@ -221,7 +221,7 @@ async function requestFrom(
 }
 
 describe("a proxy on this machine", () => {
-  test.each(["Forwarded", "X-Forwarded-For"])(
+  test.each(["Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP"])(
     "07.38 speaks for another caller where it says so: %s",
     async (name) => {
       await using server = await startServer();

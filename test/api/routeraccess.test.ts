@@ -24,6 +24,7 @@ const server = sharedServer({
     "tenant::t1:",
     "tenants::t1:|u7.",
     "tenant-reader:r:t1:",
+    "tenant-remover:d:t1:",
     "lister:r:list:|more:",
   ].join(","),
 });
@@ -219,6 +220,33 @@ describe("PUT with a key that is bound to prefixes", () => {
     const other = routerNamed(tenant, nameBelow("t1:"));
     expectForbiddenName(await other.put({ source: foreign, dest: b }), foreign);
     expect((await other.put({ source: b, dest: a })).status).toBe(409);
+  });
+});
+
+describe("names that a restricted key must not know of are not told", () => {
+  test("in a cycle that leads through them", async () => {
+    const [a, b, foreign] = [nameBelow("t1:"), nameBelow("t1:"), nameBelow("acme")];
+    await putRouter(full, b, foreign, {}, nameBelow("r"));
+    await putRouter(full, foreign, a, {}, nameBelow("r"));
+    const router = { source: a, dest: b };
+    const reply = await routerNamed(tenant, nameBelow("t1:")).put(router);
+    expect(reply).toMatchObject({ status: 409, body: { error: { code: "router_cycle" } } });
+    expect(reply.body.error.detail).toEqual({ cycle: [a, b, a] });
+    expect(reply.text).not.toContain(foreign);
+    const told = (await routerNamed(full, nameBelow("r")).put(router)).body.error.detail;
+    expect(told).toEqual({ cycle: [a, b, foreign, a] });
+  });
+
+  test("in the routers that go with a topic", async () => {
+    const remover = keyed(server, "tenant-remover");
+    const topics = [nameBelow("t1:"), nameBelow("t1:")] as const;
+    const [own, hidden] = [nameBelow("t1:"), nameBelow("acme-hidden")];
+    await putRouter(full, topics[0], topics[1], {}, own);
+    await putRouter(full, nameBelow("acme"), topics[0], {}, hidden);
+    const reply = await remover.send("DELETE", `/v0/topics/${topics[0]}`);
+    expect(reply.body).toMatchObject({ deleted: true, routers_removed: [own] });
+    expect(reply.text).not.toContain("acme");
+    expect((await full.send("GET", `/v0/routers/${hidden}`)).status).toBe(404);
   });
 });
 

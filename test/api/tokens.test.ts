@@ -3,6 +3,7 @@
  * browser cannot send a header: the URL of a stream.
  */
 import { describe, expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { attempt, EventStream } from "../support/eventstream.ts";
@@ -107,6 +108,17 @@ describe("the answer", () => {
     const { text, body } = await ask(keyed(server, "tenant"), { topics: ["t42:x"] });
     const parts = (body.token as string).split(".").map((part) => Buffer.from(part, "base64url").toString());
     for (const said of [text, ...parts]) expect(said).not.toContain("tenant");
+  });
+
+  test("tokens: tells nothing by which a key could be guessed", async () => {
+    const { body } = await ask(keyed(server, "tenant"), { topics: ["t42:x"] });
+    const { sub } = JSON.parse(Buffer.from(body.token.split(".")[1], "base64url").toString());
+    const sha256 = (bytes: string | Buffer) => createHash("sha256").update(bytes).digest();
+    const once = sha256("tenant");
+    const known = [once, sha256(once), sha256(once.toString("hex"))];
+    const spellings = known.flatMap((digest) => [digest.toString("hex"), digest.toString("base64url")]);
+    expect(sub.length).toBeGreaterThan(20);
+    expect(spellings).not.toContain(sub);
   });
 });
 

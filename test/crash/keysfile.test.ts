@@ -176,6 +176,14 @@ describe("the file of keys", () => {
     expect(output).not.toContain("hush-471");
   });
 
+  test("that is malformed is told with the line to mend", async () => {
+    await using dir = await temporaryDirectory();
+    const file = join(dir.path, "keys");
+    await writeFile(file, "# operators\ngood:read\n\nother, another:bogus\n");
+    const { output } = await refusal({ TOPICS_API_KEYS_FILE: file });
+    expect(output).toContain(`${file}: line 4 has no valid scope`);
+  });
+
   test("that is a directory ends the start", async () => {
     await using dir = await temporaryDirectory();
     const { exitCode, told } = await refusal({ TOPICS_API_KEYS_FILE: dir.path });
@@ -316,6 +324,9 @@ describe("a public address", () => {
     ["TOPICS_HOST 0.0.0.0", { TOPICS_HOST: "0.0.0.0" }, []],
     ["TOPICS_HOST 0.0.0.0:0", { TOPICS_HOST: "0.0.0.0:0" }, []],
     ["TOPICS_HOST [::]:0", { TOPICS_HOST: "[::]:0" }, []],
+    // The resolver has loopback for it, and whoever listens there listens everywhere.
+    ["TOPICS_HOST *", { TOPICS_HOST: "*" }, []],
+    ["TOPICS_HOST *:0", { TOPICS_HOST: "*:0" }, []],
     ["another host's address", { TOPICS_HOST: "192.0.2.1" }, []],
     ["a name without address", { TOPICS_HOST: "no-such-host.invalid" }, []],
     ["--host 0.0.0.0", {}, ["--host", "0.0.0.0"]],

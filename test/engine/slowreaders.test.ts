@@ -19,8 +19,8 @@ const fail = (error: unknown) => {
 };
 
 /** Streams whose slow clients may hold so much together. */
-const bounded = (streamBytesMax: number) =>
-  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, Date.now, fail);
+const bounded = (streamBytesMax: number, isCurrent = () => true) =>
+  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, isCurrent, Date.now, fail);
 
 /** A slow client that is only counted. */
 class Counted {
@@ -152,10 +152,12 @@ describe("a stream", () => {
   });
 
   test("that is ended holds nothing, and says why", async () => {
-    const streams = bounded(0);
+    let isCurrent = true;
+    const streams = bounded(0, () => isCurrent);
     const { response } = slowStream(streams);
     await turns();
-    streams.review(() => false);
+    isCurrent = false;
+    streams.review();
     expect([streams.heldBytes, streams.count]).toEqual([0, 0]);
     expect(await response.text()).toEndWith("xthe end: unauthorized");
   });
@@ -234,7 +236,7 @@ describe("a socket", () => {
     const { engine } = open;
     const { log, watch } = engine;
     const follower = watch.socket();
-    const parts = { log, watch, follower, caller: () => anybody, unexpected: fail };
+    const parts = { log, watch, follower, caller: anybody, unexpected: fail };
     const socket = new Socket(streams, follower, new Commands(parts), () => {});
     const peer = new Peer();
     const ws = peer as unknown as Bun.ServerWebSocket<unknown>;

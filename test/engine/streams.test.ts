@@ -10,8 +10,9 @@ import { turns } from "./setup.ts";
 type Texts = (left: AbortSignal) => AsyncGenerator<string>;
 
 /** A stream over `source`, where there is room for one. */
-function opened(source: Texts, signal?: AbortSignal) {
-  const streams = new Streams({ streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 }, Date.now, () => {});
+function opened(source: Texts, signal?: AbortSignal, isCurrent = () => true) {
+  const limits = { streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 };
+  const streams = new Streams(limits, isCurrent, Date.now, () => {});
   const request = new Request("http://test/v0/topics/q/work", signal ? { signal } : {});
   const caller = new Caller([], [], { requests: 0, bodyBytes: 0, streams: 0 });
   begin(request).caller = caller;
@@ -34,6 +35,12 @@ async function* silent(left: AbortSignal): AsyncGenerator<string> {
 }
 
 describe("a stream", () => {
+  test("whose key was taken away while it was being made is not opened", () => {
+    expect(() => opened(silent, undefined, () => false)).toThrow(
+      expect.objectContaining({ code: "unauthorized" }),
+    );
+  });
+
   test("keeps its place while it is open, and no other one is let in", () => {
     const { open, held } = opened(silent);
     expect(open).toThrow(ApiError);

@@ -115,6 +115,33 @@ describe("a key that is taken away", () => {
     expect(staying.working.ended).toBe(false);
   });
 
+  test.each([
+    ["fewer scopes", "two:write"],
+    ["other names", "two:rw:other"],
+    ["less of both", "two:write:other"],
+  ])("or now has %s ends them, too", async (_, entry) => {
+    await using server = await withKeys("one", "two:rw");
+    await server.call("one", "POST", "/v0/topics/t", { records: [{ data: 1 }] });
+    await server.call("one", "PUT", "/v0/topics/jobs", { type: "queue" });
+    await using ending = await streamsOf(server, "two");
+    await server.renew("one", entry);
+    const last = await Promise.all([...ending.following, ending.working].map((stream) => stream.rest()));
+    for (const rest of last) expect(rest).toContain('"code":"unauthorized"');
+    expect((await ending.socket.ended()).ending.code).toBe(1008);
+  });
+
+  test("and is given in another spelling, with the same rights, ends nothing", async () => {
+    await using server = await withKeys("one", "two:rw:t|jobs");
+    await server.call("one", "POST", "/v0/topics/t", { records: [{ data: 1 }] });
+    await server.call("one", "PUT", "/v0/topics/jobs", { type: "queue" });
+    await using staying = await streamsOf(server, "two");
+    await server.renew("two: write + READ : jobs | t ", "three", "one");
+    await server.call("one", "POST", "/v0/topics/t", { records: [{ data: 2 }] });
+    const further = await Promise.all(staying.following.map((stream) => stream.events(2)));
+    expect(further.map(([first]) => first!.body.to_seq)).toEqual([2, 2, 2]);
+    expect((await staying.socket.take("record")).to_seq).toBe(2);
+  });
+
   test("and given back later does not bring its streams back to life", async () => {
     await using server = await withKeys("one", "two");
     await server.call("one", "POST", "/v0/topics/t", { records: [{ data: 1 }] });
