@@ -5,9 +5,10 @@
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
 import { anybody, type Caller, type Keys, nobody } from "./keys.ts";
-import { discardSoon } from "./largebodies.ts";
+import { discardSoon } from "./garbage.ts";
 import { pathOf, Query } from "./target.ts";
 import type { Tokens } from "./tokens.ts";
+import { Turns } from "./turns.ts";
 
 export interface AdmissionLimits {
   /** Requests that one key may have running. 0 is no limit. */
@@ -45,6 +46,7 @@ export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #probeAuth: boolean;
   readonly #feedPublic: boolean;
+  readonly #turns = new Turns();
   #draining = false;
   #requests = 0;
   #bodyBytes = 0;
@@ -119,6 +121,15 @@ export class Admission {
   /** Whether a caller may still do what it might when it was let in: keys may have been read again. */
   isCurrent(caller: Caller): boolean {
     return caller === anybody || (this.#keys.holder(caller.usage)?.hasRightsOf(caller) ?? false);
+  }
+
+  /**
+   * To be awaited before work that takes long: until there is time for it beside other requests.
+   *
+   * Throws if the client has left by then.
+   */
+  turn(request: Request): Promise<void> | undefined {
+    return this.#turns.take(callOf(request).received);
   }
 
   leave({ caller, admitted, bodyBytes }: Call): void {

@@ -16,6 +16,7 @@ import { peerRoutes } from "./peers.ts";
 import { queueRoutes } from "./queues.ts";
 import { recordRoutes } from "./records.ts";
 import { routerRoutes } from "./routers.ts";
+import { LARGE_ANSWER_BYTES, Sending } from "./sending.ts";
 import { socketOptions } from "./socket.ts";
 import { socketRoutes } from "./sockets.ts";
 import type { Streams } from "./streams.ts";
@@ -68,7 +69,7 @@ export function createApp(options: AppOptions) {
   const silent = (request: Request): void => app.server?.timeout(request, STREAM_IDLE_SECONDS);
   // Bun's own router sees paths before dots are resolved, and access is decided on what they come to.
   const app = new Elysia({ strictPath: true, systemRouter: false, serve, websocket: socketOptions })
-    .wrap((handle) => accounted(handle as unknown as Handle, admission, metrics, silent))
+    .wrap((handle) => accounted(handle as unknown as Handle, { admission, metrics, streams, silent }))
     .use(crossOrigin(corsOrigins))
     .onRequest(({ request }) => admission.admit(request))
     .onError(({ request, error, code }) => {
@@ -102,12 +103,22 @@ function withHeads<App extends AnyElysia>(app: App): App {
   return app;
 }
 
-/** Counts a request from its arrival until its answer is ready, whatever that is. */
+interface Accounting {
+  readonly admission: Admission;
+  readonly metrics: Metrics;
+  readonly streams: Streams;
+  /** Lets the connection of a stream be silent for longer than others. */
+  readonly silent: (request: Request) => void;
+}
+
+/** Counts a request from its arrival until its answer is ready, and a large one until that is sent. */
 const accounted =
-  (handle: Handle, admission: Admission, metrics: Metrics, silent: (request: Request) => void): Handle =>
+  (handle: Handle, { admission, metrics, streams, silent }: Accounting): Handle =>
   async (received) => {
     const request = routable(received);
     const call = begin(request, received);
+    let isSending = false;
+    const leave = () => admission.leave(call);
     admission.enter();
     try {
       if (request.url.includes("token=")) await admission.recognize(request);
@@ -117,9 +128,14 @@ const accounted =
       if (admission.draining) response.headers.set("connection", "close");
       // Bun gives every answer a date but those to HEAD.
       if (request.method === "HEAD") response.headers.set("date", new Date().toUTCString());
-      return acceptsGzip(request) ? await compressed(response) : response;
+      const answer = acceptsGzip(request) ? await compressed(response) : response;
+      if (call.answerBytes < LARGE_ANSWER_BYTES || request.method === "HEAD") return answer;
+      const { status, headers } = answer;
+      const bytes = await answer.bytes();
+      isSending = true;
+      return new Response(new Sending(bytes, streams, leave).body, { status, headers });
     } finally {
-      admission.leave(call);
+      if (!isSending) leave();
     }
   };
 

@@ -7,7 +7,7 @@ import { ApiError, invalid } from "../contract/errors.ts";
 import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { Gathering } from "./gathering.ts";
-import { discard } from "./largebodies.ts";
+import { discard } from "./garbage.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 
@@ -66,6 +66,8 @@ function toText(bytes: Uint8Array): string {
 }
 
 async function readBytes(request: Request, admission: Admission): Promise<Uint8Array> {
+  // Bun takes the body, and then refuses a message that goes on behind it.
+  if (request.headers.has("trailer")) throw invalid("trailers are not taken");
   const length = contentLength(request);
   if (length !== undefined) admission.allowBody(request, length);
   const coding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "";
@@ -74,9 +76,11 @@ async function readBytes(request: Request, admission: Admission): Promise<Uint8A
   if (coding !== "" && coding !== "identity") {
     throw new ApiError("unsupported_media_type", {}, "the content encoding must be gzip or identity");
   }
-  if (length === undefined) return readPieces(received(request, admission), request, admission);
-  admission.holdBody(request, length);
-  return length < TIMED_BYTES_MIN ? request.bytes() : inTime(request.bytes(), length);
+  if (length === undefined || length >= TIMED_BYTES_MIN)
+    return readPieces(received(request, admission), request, admission, length);
+  const bytes = await callOf(request).received.bytes();
+  admission.holdBody(request, bytes.length);
+  return bytes;
 }
 
 /** Undefined for a body in chunks, or none. A field that is sent twice comes as "2, 2"; Bun lets only equal ones pass. */
@@ -85,13 +89,14 @@ function contentLength(request: Request): number | undefined {
   return field === null ? undefined : Number.parseInt(field, 10);
 }
 
-/** A body of unknown length is given up as soon as it is too long. */
+/** Counts pieces as they come, so that what is announced and does not come keeps nobody else out. */
 async function readPieces(
   pieces: AsyncIterable<Uint8Array>,
   request: Request,
   admission: Admission,
+  bytesMax = admission.bodyBytesMaxOf(request),
 ): Promise<Uint8Array> {
-  const bytes = new Gathering(admission.bodyBytesMaxOf(request));
+  const bytes = new Gathering(bytesMax);
   for await (const piece of pieces) {
     admission.holdBody(request, piece.length);
     bytes.add(piece);
@@ -103,18 +108,33 @@ async function readPieces(
 
 /** What comes in, not more of it than a body may hold, and not slower than it may be. */
 async function* received(request: Request, admission: Admission): AsyncGenerator<Uint8Array> {
+  const reader = callOf(request).received.body?.getReader();
+  if (reader === undefined) return;
   const start = performance.now();
   let length = 0;
-  for await (const chunk of request.body ?? []) {
-    length += chunk.length;
-    admission.allowBody(request, length);
-    if (performance.now() - start > patienceMs(length)) throw tooSlow();
-    yield chunk;
+  const late = Promise.withResolvers<never>();
+  const check = () => {
+    const leftMs = start + PATIENCE_MS + length / BYTES_PER_MS_MIN - performance.now();
+    if (leftMs > 0) timer = setTimeout(check, leftMs);
+    else late.reject(new ApiError("request_timeout", {}));
+  };
+  let timer = setTimeout(check, PATIENCE_MS);
+  try {
+    for (;;) {
+      const { done, value } = await Promise.race([reader.read(), late.promise]);
+      if (done) return;
+      length += value.length;
+      admission.allowBody(request, length);
+      yield value;
+    }
+  } finally {
+    clearTimeout(timer);
+    // Nobody waits for what is refused.
+    reader.cancel().catch(() => {});
   }
 }
 
 async function* inflated(request: Request, admission: Admission): AsyncGenerator<Uint8Array> {
-  if (request.body === null) return;
   const gunzip = createGunzip({ chunkSize: INFLATED_CHUNK_BYTES });
   // What goes wrong on the way ends the iteration below.
   pipeline(Readable.from(received(request, admission)), gunzip, () => {});
@@ -124,16 +144,3 @@ async function* inflated(request: Request, admission: Admission): AsyncGenerator
     throw error instanceof ApiError ? error : invalid("the body is not valid gzip");
   }
 }
-
-async function inTime<T>(read: Promise<T>, bytes: number): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(tooSlow()), patienceMs(bytes));
-  try {
-    return await Promise.race([read, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-const patienceMs = (bytes: number): number => PATIENCE_MS + bytes / BYTES_PER_MS_MIN;
-const tooSlow = (): ApiError => new ApiError("request_timeout", {});

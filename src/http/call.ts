@@ -18,6 +18,8 @@ export class Call {
   bodyBytes = 0;
   /** Whether its answer is a stream, which may be silent for longer than others. */
   isStream = false;
+  /** About how long its answer is, if that was found out. */
+  answerBytes = 0;
 
   constructor(received: Request) {
     this.received = received;

@@ -65,6 +65,7 @@ export function feedRoutes(feeds: Feeds, admission: Admission) {
     .get(
       "/api/topic/messages",
       async ({ request }) => {
+        await admission.turn(request);
         const query = new FeedQuery(request.url);
         const asked = {
           feedKey: query.required("feed_key"),
@@ -152,6 +153,7 @@ export function feedRoutes(feeds: Feeds, admission: Admission) {
     .get(
       "/api/topic/subscriptions",
       async ({ request }) => {
+        await admission.turn(request);
         const query = new FeedQuery(request.url);
         const feedKey = query.text("feed_key");
         const { caller } = callOf(request);

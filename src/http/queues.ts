@@ -30,11 +30,12 @@ const ofQueue = ["topic_not_found", "not_a_queue"] as const;
 const ofHolder = ["batch_too_large", ...ofQueue] as const;
 
 export function queueRoutes(queues: Queues, admission: Admission, streams: Streams) {
-  const work = ({ request }: { request: Request }) => {
+  const work = async ({ request }: { request: Request }) => {
     const topic = nameIn(request);
     const asked = workRequest(new Query(request.url));
     allowEvents(request);
     queues.allowWork(topic, asked);
+    await admission.turn(request);
     return streams.open(request, {
       caller: callOf(request).caller,
       heartbeatMs: HEARTBEAT_MS,
@@ -50,6 +51,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
       async ({ request }) => {
         const topic = nameIn(request);
         const body = await readClaim(request, admission);
+        await admission.turn(request);
         const { claimed, said, waitedMs } = await queues.claim(topic, body, request.signal);
         const { topic: name, ...counts } = said;
         // The jobs are JSON already, in the spelling their writers sent.

@@ -80,6 +80,7 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
       async ({ request }) => {
         const topic = nameIn(request);
         const body = await readDiff(request, admission);
+        await admission.turn(request);
         const { records, page, recordsScanned, waitedMs } = await log.diff(topic, body, () => request.signal);
         // The records are JSON already, in the spelling their writers sent.
         return replyText(request, `{"records":[${records}],${JSON.stringify(page).slice(1)}`, {

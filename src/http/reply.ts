@@ -20,8 +20,10 @@ export function reply(request: Request, body: object, options: ReplyOptions = {}
 /** `json` is a JSON object with at least one member. */
 export function replyText(request: Request, json: string, options: ReplyOptions = {}): Response {
   const { status = 200, headers, performance: measured, waitedMs = 0 } = options;
+  const call = callOf(request);
+  call.answerBytes = json.length;
   const block = JSON.stringify({
-    server_total_ms: performance.now() - callOf(request).arrivedAt - waitedMs,
+    server_total_ms: performance.now() - call.arrivedAt - waitedMs,
     ...measured,
   });
   return new Response(`${json.slice(0, -1)},"performance":${block}}`, {

@@ -16,7 +16,8 @@ import { nameIn, Query } from "./target.ts";
 const readRouter = bodyReader(RouterInput);
 
 export function routerRoutes(routers: Routers, admission: Admission) {
-  const list = ({ request }: { request: Request }) => {
+  const list = async ({ request }: { request: Request }) => {
+    await admission.turn(request);
     const query = new Query(request.url);
     const { caller } = callOf(request);
     const page = routers.list({

@@ -11,6 +11,9 @@ export interface StreamLimits {
   readonly streamBytesMax: number;
 }
 
+/** Of those that have become slow within about that time, what they hold decides who is given up. */
+const JUST_NOW_MS = 1000;
+
 /** A stream or a socket. */
 export interface Open {
   readonly caller: Caller;
@@ -30,8 +33,8 @@ export class Streams {
   readonly #unexpected: (error: unknown) => void;
   readonly #shutdown = new AbortController();
   readonly #open = new Set<Open>();
-  /** Those whose clients are slow, with what is held for them. */
-  readonly #held = new Map<Slow, number>();
+  /** Those whose clients are slow, with what is held for them, and since when. */
+  readonly #held = new Map<Slow, { readonly bytes: number; readonly since: number }>();
   #heldBytes = 0;
 
   /**
@@ -119,17 +122,21 @@ export class Streams {
 
   /** Notes what is held for a slow client; 0 when it has taken it. */
   hold(client: Slow, bytes: number): void {
-    this.#heldBytes += bytes - (this.#held.get(client) ?? 0);
-    if (bytes > 0) this.#held.set(client, bytes);
+    const held = this.#held.get(client);
+    this.#heldBytes += bytes - (held?.bytes ?? 0);
+    if (bytes > 0) this.#held.set(client, { bytes, since: held?.since ?? this.#now() });
     else this.#held.delete(client);
     const max = this.#limits.streamBytesMax;
     if (bytes > 0 && max > 0 && this.#heldBytes > max) this.#relieve(max);
   }
 
-  /** Gives up those that hold most. */
+  /** Gives up those that hold most for longest. */
   #relieve(max: number): void {
-    const held = [...this.#held].sort(([, a], [, b]) => b - a);
-    for (const [client] of held) {
+    const now = this.#now();
+    const weighed = Array.from(this.#held, ([client, { bytes, since }]) => {
+      return { client, weight: bytes * (JUST_NOW_MS + now - since) };
+    });
+    for (const { client } of weighed.sort((a, b) => b.weight - a.weight)) {
       if (this.#heldBytes <= max) return;
       client.cut();
     }

@@ -25,7 +25,9 @@ export function routable(request: Request): Request {
   const { url } = request;
   const start = pathStart(url);
   if (url.indexOf("/", HOST_END_MIN) === start) return request;
-  return new Request(`http://localhost${url.slice(start)}`, request);
+  // Its body is read from the request as it was received: what is made here would keep it from being given up.
+  const { method, headers, signal } = request;
+  return new Request(`http://localhost${url.slice(start)}`, { method, headers, signal });
 }
 
 /**

@@ -16,6 +16,7 @@ const readConfig = bodyReader(TopicConfigInput, { empty: "default" });
 
 export function topicRoutes(topics: Topics, admission: Admission) {
   const list = async ({ request }: { request: Request }) => {
+    await admission.turn(request);
     const query = new Query(request.url);
     const page = await topics.list({
       prefix: query.text("prefix", ""),

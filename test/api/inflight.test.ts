@@ -257,7 +257,7 @@ class Held implements Disposable {
 
 describe("memory of bodies", () => {
   /** Bytes of bodies; each takes three of memory. */
-  const MAX = 1000;
+  const MAX = 1_000_000;
   const MEMORY_MAX = 3 * MAX;
   const limited = async (env: Record<string, string> = {}) => {
     const server = await startServer({ TOPICS_MAX_BODY_MEMORY_BYTES: `${MEMORY_MAX}`, ...env });
@@ -300,21 +300,21 @@ describe("memory of bodies", () => {
     "chunked %p: what does not fit beside others is refused, what fits is not",
     async (chunked) => {
       await using server = await limited();
-      using held = await hold(server, 700, { chunked });
-      const refused = await diff(server, 400);
+      using held = await hold(server, 700_000, { chunked });
+      const refused = await diff(server, 400_000);
       expect(refused).toMatchObject(throttled);
       expect(refused.headers.get("retry-after")).toBe("1");
-      expect((await diff(server, 300)).status).toBe(200);
-      expect((await diff(server, 302)).status).toBe(429);
+      expect((await diff(server, 300_000)).status).toBe(200);
+      expect((await diff(server, 300_002)).status).toBe(429);
       expect((await held.finish()).status).toBe(200);
       await released(server);
-      expect((await diff(server, 1000)).status).toBe(200);
+      expect((await diff(server, 1_000_000)).status).toBe(200);
     },
   );
 
   test("requests without a body are not refused", async () => {
     await using server = await limited();
-    using held = await hold(server, 1000);
+    using held = await hold(server, 1_000_000);
     expect((await diff(server, 10)).status).toBe(429);
     expect((await server.send("GET", "/v0/topics")).status).toBe(200);
     expect((await server.send("PUT", "/v0/topics/other")).status).toBe(201);
@@ -327,18 +327,18 @@ describe("memory of bodies", () => {
     "chunked %p: a body larger than the limit is let in when it is alone",
     async (chunked) => {
       await using server = await limited();
-      using held = await hold(server, 5000, { chunked });
+      using held = await hold(server, 5_000_000, { chunked });
       expect((await diff(server, 10)).status).toBe(429);
       expect((await held.finish()).status).toBe(200);
       await released(server);
-      expect((await diff(server, 5000)).status).toBe(200);
+      expect((await diff(server, 5_000_000)).status).toBe(200);
     },
   );
 
   test("a chunked body that outgrows the limit beside another is refused", async () => {
     await using server = await limited();
-    using held = await hold(server, 500);
-    using late = await Held.send(server.url, 600, true, "owner");
+    using held = await hold(server, 500_000);
+    using late = await Held.send(server.url, 600_000, true, "owner");
     const answer = await late.answer();
     expect([answer.status, answer.headers.get("retry-after")]).toEqual([429, "1"]);
     expect((await held.finish()).status).toBe(200);
@@ -347,37 +347,37 @@ describe("memory of bodies", () => {
 
   test("an inflated body counts as what it becomes", async () => {
     await using server = await limited();
-    using held = await hold(server, 500);
+    using held = await hold(server, 500_000);
     const inflated = (size: number) =>
       server.send("POST", "/v0/topics/t/diff", new Uint8Array(gzipSync(padded(size))), {
         "content-encoding": "gzip",
       });
-    expect(gzipSync(padded(600)).length).toBeLessThan(100);
-    expect((await inflated(600)).status).toBe(429);
-    expect((await inflated(300)).status).toBe(200);
+    expect(gzipSync(padded(600_000)).length).toBeLessThan(2000);
+    expect((await inflated(600_000)).status).toBe(429);
+    expect((await inflated(300_000)).status).toBe(200);
     expect((await held.finish()).status).toBe(200);
     await released(server);
-    expect((await inflated(600)).status).toBe(200);
+    expect((await inflated(600_000)).status).toBe(200);
   });
 
   test("what a vanished client held is free again", async () => {
     await using server = await limited();
-    using held = await hold(server, 900);
-    expect((await diff(server, 500)).status).toBe(429);
+    using held = await hold(server, 900_000);
+    expect((await diff(server, 500_000)).status).toBe(429);
     await held.vanish();
     await released(server);
-    expect((await diff(server, 1000)).status).toBe(200);
+    expect((await diff(server, 1_000_000)).status).toBe(200);
   });
 
   test("every kind of answer frees what its request held", async () => {
-    await using server = await limited({ ...keys, TOPICS_MAX_BODY_BYTES: "2000" });
+    await using server = await limited({ ...keys, TOPICS_MAX_BODY_BYTES: "2000000" });
     const statuses = [];
     for (const [path, body, key] of [
-      ["t/diff", padded(900), "owner"],
-      ["t/diff", "{".padEnd(900), "owner"],
-      ["absent/diff", padded(900), "owner"],
-      ["t/diff", padded(3000), "owner"],
-      ["t/diff", padded(900), "wrong"],
+      ["t/diff", padded(900_000), "owner"],
+      ["t/diff", "{".padEnd(900_000), "owner"],
+      ["absent/diff", padded(900_000), "owner"],
+      ["t/diff", padded(3_000_000), "owner"],
+      ["t/diff", padded(900_000), "wrong"],
     ] as const) {
       statuses.push((await keyed(server, key).send("POST", `/v0/topics/${path}`, body)).status);
       await released(server);
@@ -387,41 +387,41 @@ describe("memory of bodies", () => {
 
   test("a body that is refused for its key holds nothing", async () => {
     await using server = await limited(keys);
-    using unread = await Held.send(server.url, 900, false, "wrong");
+    using unread = await Held.send(server.url, 900_000, false, "wrong");
     expect((await unread.answer()).status).toBe(401);
     expect(await bytesInFlight(server)).toBe(0);
-    expect((await diff(server, 1000)).status).toBe(200);
+    expect((await diff(server, 1_000_000)).status).toBe(200);
   });
 
   test("one key holds at most half, the other half is for others", async () => {
     await using server = await limited(keys);
-    using held = await hold(server, 400, { key: "a" });
-    const refused = await diff(server, 200, "a");
+    using held = await hold(server, 400_000, { key: "a" });
+    const refused = await diff(server, 200_000, "a");
     expect(refused).toMatchObject({
       status: 429,
       body: { error: { code: "throttled", detail: { limit: "max_body_memory_bytes" } } },
     });
     expect(refused.headers.get("retry-after")).toBe("1");
-    expect((await diff(server, 100, "a")).status).toBe(200);
-    expect((await diff(server, 500, "b")).status).toBe(200);
+    expect((await diff(server, 100_000, "a")).status).toBe(200);
+    expect((await diff(server, 500_000, "b")).status).toBe(200);
     expect((await held.finish()).status).toBe(200);
     await released(server);
-    expect((await diff(server, 200, "a")).status).toBe(200);
+    expect((await diff(server, 200_000, "a")).status).toBe(200);
   });
 
   test("a key that holds nothing may take more than half, if there is room", async () => {
     await using server = await limited(keys);
-    using held = await hold(server, 800, { key: "a" });
+    using held = await hold(server, 800_000, { key: "a" });
     expect((await diff(server, 10, "a")).status).toBe(429);
-    expect((await diff(server, 200, "b")).status).toBe(200);
-    expect((await diff(server, 300, "b")).status).toBe(429);
+    expect((await diff(server, 200_000, "b")).status).toBe(200);
+    expect((await diff(server, 300_000, "b")).status).toBe(429);
     expect((await held.finish()).status).toBe(200);
   });
 
   test("without keys nobody is held to half", async () => {
     await using server = await limited();
-    using held = await hold(server, 400);
-    expect((await diff(server, 600)).status).toBe(200);
+    using held = await hold(server, 400_000);
+    expect((await diff(server, 600_000)).status).toBe(200);
     expect((await held.finish()).status).toBe(200);
   });
 

@@ -689,15 +689,15 @@ describe("requests", () => {
     const topic = await newTopic(server);
     const held = async () => (await scrape(server)).value("topics_request_body_bytes_in_flight")!;
     expect(await held()).toBe(0);
-    const body = JSON.stringify({ records: [{ data: "x".repeat(9000) }] });
+    const body = JSON.stringify({ records: [{ data: "x".repeat(200_000) }] });
     using socket = new RawSocket(server.url);
     await socket.write(
       `POST ${topic.path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n` +
-        `Content-Length: ${body.length}\r\n\r\n${body.slice(0, 5000)}`,
+        `Content-Length: ${body.length}\r\n\r\n${body.slice(0, 100_000)}`,
     );
-    const some = await until(held, (bytes) => bytes >= 5000);
+    const some = await until(held, (bytes) => bytes >= 100_000);
     expect(some).toBeLessThanOrEqual(body.length);
-    await socket.write(body.slice(5000));
+    await socket.write(body.slice(100_000));
     expect(await socket.until((received) => received.includes("\r\n\r\n"))).toStartWith("HTTP/1.1 200");
     expect(await until(held, (bytes) => bytes === 0)).toBe(0);
   });
@@ -730,10 +730,10 @@ describe("requests", () => {
     const idle = await counts();
     const head = "HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length:";
     using half = new RawSocket(server.url);
-    await half.write(`POST ${topic.path} ${head} 9000\r\n\r\n${"x".repeat(5000)}`);
+    await half.write(`POST ${topic.path} ${head} 200000\r\n\r\n${"x".repeat(100_000)}`);
     using poll = new RawSocket(server.url);
     await poll.write(`POST ${topic.path}/diff ${head} 17\r\n\r\n{"wait_ms":30000}`);
-    await until(counts, ([running, bytes]) => running! >= idle[0]! + 1 && bytes! >= 5000);
+    await until(counts, ([running, bytes]) => running! >= idle[0]! + 1 && bytes! >= 100_000);
     await Promise.all([half.reset(), poll.reset()]);
     expect(await until(counts, (now) => Bun.deepEquals(now, idle))).toEqual(idle);
   });

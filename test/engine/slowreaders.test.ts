@@ -19,8 +19,8 @@ const fail = (error: unknown) => {
 };
 
 /** Streams whose slow clients may hold so much together. */
-const bounded = (streamBytesMax: number, isCurrent = () => true) =>
-  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, isCurrent, Date.now, fail);
+const bounded = (streamBytesMax: number, isCurrent = () => true, now = Date.now) =>
+  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, isCurrent, now, fail);
 
 /** A slow client that is only counted. */
 class Counted {
@@ -96,6 +96,21 @@ describe("what slow clients hold together", () => {
     for (const bytes of [30, 50, 70, 90]) growing.hold(bytes);
     expect([growing.cuts, slow.cuts]).toEqual([1, 0]);
     expect(streams.heldBytes).toBe(20);
+  });
+
+  test("costs whoever holds some for long, not whoever has just come with more", () => {
+    let now = 0;
+    const streams = bounded(
+      100,
+      () => true,
+      () => now,
+    );
+    const [stalled, large] = [new Counted(streams), new Counted(streams)];
+    stalled.hold(30);
+    now = 5000;
+    large.hold(80);
+    expect([stalled.cuts, large.cuts]).toEqual([1, 0]);
+    expect(streams.heldBytes).toBe(80);
   });
 
   test("has no limit where none is set", () => {

@@ -33,12 +33,22 @@ export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
+/** Below this the kernel gives no ports to connections, which would take one while its server restarts. */
+const EPHEMERAL_PORT_MIN = 32_768;
+const PORT_MIN = 12_000;
+
 /** A port that was free a moment ago. */
 export function freePort(): number {
-  const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  const { port } = listener;
-  listener.stop(true);
-  return port;
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const port = PORT_MIN + Math.floor(Math.random() * (EPHEMERAL_PORT_MIN - PORT_MIN));
+    try {
+      Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } }).stop(true);
+      return port;
+    } catch {
+      // Somebody listens there.
+    }
+  }
+  throw new Error("there is no free port");
 }
 
 /** Runs the server's command line to its end, for tests of flags and refusals to start. */
