@@ -14,6 +14,7 @@ import { Keys } from "./http/keys.ts";
 import { HttpRemote } from "./http/remote.ts";
 import { Streams } from "./http/streams.ts";
 import { Tokens } from "./http/tokens.ts";
+import { Turns } from "./http/turns.ts";
 import type { Logger } from "./log.ts";
 import { feedSettings, type PeerSettings, peerSettings } from "./peers.ts";
 import { Store } from "./store/store.ts";
@@ -76,8 +77,9 @@ export async function startServer(
   const peering = parts.use(joinPeers(engine, peers, config.feedSyncIntervalMs, log));
   const tokens = new Tokens(keys, store.secret("tokens"), now);
   const { probeAuth, feedPublic } = config;
-  const admission = new Admission({ keys, tokens, limits: config, probeAuth, feedPublic });
-  const streams = new Streams(config, (caller) => admission.isCurrent(caller), now, unexpected);
+  const turns = new Turns();
+  const admission = new Admission({ keys, tokens, turns, limits: config, probeAuth, feedPublic });
+  const streams = new Streams(config, turns, (caller) => admission.isCurrent(caller), now, unexpected);
   const app = createApp({
     engine,
     admission,

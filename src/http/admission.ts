@@ -4,11 +4,11 @@
  */
 import { ApiError } from "../contract/errors.ts";
 import { type Call, callOf } from "./call.ts";
-import { anybody, type Caller, type Keys, nobody } from "./keys.ts";
 import { discardSoon } from "./garbage.ts";
+import { anybody, type Caller, type Keys, nobody } from "./keys.ts";
 import { pathOf, Query } from "./target.ts";
 import type { Tokens } from "./tokens.ts";
-import { Turns } from "./turns.ts";
+import type { Turns } from "./turns.ts";
 
 export interface AdmissionLimits {
   /** Requests that one key may have running. 0 is no limit. */
@@ -22,6 +22,7 @@ export interface AdmissionLimits {
 export interface AdmissionOptions {
   readonly keys: Keys;
   readonly tokens: Tokens;
+  readonly turns: Turns;
   readonly limits: AdmissionLimits;
   /** Whether health and readiness need a key, too. */
   readonly probeAuth: boolean;
@@ -46,14 +47,15 @@ export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #probeAuth: boolean;
   readonly #feedPublic: boolean;
-  readonly #turns = new Turns();
+  readonly #turns: Turns;
   #draining = false;
   #requests = 0;
   #bodyBytes = 0;
 
-  constructor({ keys, tokens, limits, probeAuth, feedPublic }: AdmissionOptions) {
+  constructor({ keys, tokens, turns, limits, probeAuth, feedPublic }: AdmissionOptions) {
     this.#keys = keys;
     this.#tokens = tokens;
+    this.#turns = turns;
     this.#limits = limits;
     this.#probeAuth = probeAuth;
     this.#feedPublic = feedPublic;

@@ -6,8 +6,8 @@ import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
 import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
-import { Gathering } from "./gathering.ts";
 import { discard } from "./garbage.ts";
+import { Gathering } from "./gathering.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 

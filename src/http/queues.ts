@@ -30,12 +30,11 @@ const ofQueue = ["topic_not_found", "not_a_queue"] as const;
 const ofHolder = ["batch_too_large", ...ofQueue] as const;
 
 export function queueRoutes(queues: Queues, admission: Admission, streams: Streams) {
-  const work = async ({ request }: { request: Request }) => {
+  const work = ({ request }: { request: Request }) => {
     const topic = nameIn(request);
     const asked = workRequest(new Query(request.url));
     allowEvents(request);
     queues.allowWork(topic, asked);
-    await admission.turn(request);
     return streams.open(request, {
       caller: callOf(request).caller,
       heartbeatMs: HEARTBEAT_MS,

@@ -38,6 +38,8 @@ export interface StreamEvents {
   readonly over: () => void;
   /** So many bytes are held for the client; 0 when it has taken them. */
   readonly hold: (client: { cut: () => void }, bytes: number) => void;
+  /** Resolves when there is time for the first items, at once if undefined; rejects if the client has left by then. */
+  readonly turn: (request: Request) => Promise<void> | undefined;
   readonly unexpected: (error: unknown) => void;
   /** Ms since the Unix epoch. */
   readonly now: () => number;
@@ -108,7 +110,8 @@ export class Stream<T> {
       this.#expiry = setTimeout(end, Math.max(0, expiresAt - this.#events.now()));
     }
     // Not while the stream is being made.
-    queueMicrotask(() => this.#pumpSafely());
+    const turn = this.#events.turn(this.#request) ?? Promise.resolve();
+    turn.then(() => this.#pumpSafely(), this.#leave);
   }
 
   /** Sends what there is, until the client has enough or there is nothing more for now. */

@@ -3,6 +3,7 @@ import { ApiError } from "../contract/errors.ts";
 import { callOf } from "./call.ts";
 import { anybody, type Caller } from "./keys.ts";
 import { headers, type Opening, Stream } from "./stream.ts";
+import type { Turns } from "./turns.ts";
 
 /** 0 is no limit. */
 export interface StreamLimits {
@@ -28,6 +29,7 @@ export interface Slow {
 
 export class Streams {
   readonly #limits: StreamLimits;
+  readonly #turns: Turns;
   readonly #isCurrent: (caller: Caller) => boolean;
   readonly #now: () => number;
   readonly #unexpected: (error: unknown) => void;
@@ -43,11 +45,13 @@ export class Streams {
    */
   constructor(
     limits: StreamLimits,
+    turns: Turns,
     isCurrent: (caller: Caller) => boolean,
     now: () => number,
     unexpected: (error: unknown) => void,
   ) {
     this.#limits = limits;
+    this.#turns = turns;
     this.#isCurrent = isCurrent;
     this.#now = now;
     this.#unexpected = unexpected;
@@ -114,6 +118,7 @@ export class Streams {
     const stream: Stream<T> = new Stream(call.received, opening, {
       over: leave,
       hold: (client, bytes) => this.hold(client, bytes),
+      turn: (request) => this.#turns.take(request),
       unexpected: this.#unexpected,
       now: this.#now,
     });

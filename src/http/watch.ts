@@ -64,7 +64,7 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
     )
     .get(
       "/v0/watch/:wid",
-      async ({ request }) => {
+      ({ request }) => {
         allowEvents(request);
         const session = watch.session(nameIn(request));
         const { caller } = callOf(request);
@@ -73,7 +73,6 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
           caller.may("read") &&
           session.topics.every((topic) => caller.mayName(topic));
         if (!isAllowed) throw new ApiError("unauthorized", {});
-        await admission.turn(request);
         const source = () => watch.open(session, seenBy(request), streams.shutdown);
         return open(request, caller, session.heartbeatMs, source);
       },
@@ -110,7 +109,6 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         const topic = nameIn(request);
         const { from, options } = streamRequest(new Query(request.url));
         const wants = wantsOf(options);
-        await admission.turn(request);
         const starts = await watch.starts(new Map([[topic, from]]), false);
         const source = () =>
           watch.follow(topic, starts.get(topic)!, wants, seenBy(request), streams.shutdown);

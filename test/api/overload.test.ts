@@ -1,6 +1,6 @@
 /** More than the server can do at once: others are still heard, and what nobody takes is bounded and given up. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { connect as connectHttp2, constants, type OutgoingHttpHeaders } from "node:http2";
+import { connect as connectHttp2, constants } from "node:http2";
 import { connect, type Socket } from "node:net";
 import { answersIn, exchange, isAnswer, RawSocket } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
@@ -60,19 +60,19 @@ describe("many who read at once", () => {
     expect(servedBefore).toBeLessThan(40);
   });
 
-  test.each([
-    ["pages", (path: string) => ({ ":method": "POST", ":path": `${path}/diff` }), page],
-    ["streams", (path: string) => ({ ":method": "GET", ":path": `${path}/stream?from_seq=0` }), ""],
-  ])("and have left again are not served: %s", async (_, headersOf, body) => {
+  test("and have left again are not served", async () => {
     await using server = await startServer();
     const topic = await largeTopic(server);
     const session = connectHttp2(server.url);
     session.on("error", () => {});
-    const headers: OutgoingHttpHeaders = { ...headersOf(topic.path), "content-type": "application/json" };
     for (let i = 0; i < 200; i++) {
-      const request = session.request(headers);
+      const request = session.request({
+        ":method": "POST",
+        ":path": `${topic.path}/diff`,
+        "content-type": "application/json",
+      });
       request.on("error", () => {});
-      request.end(body);
+      request.end(page);
       request.close(constants.NGHTTP2_CANCEL);
     }
     await until(

@@ -1112,7 +1112,8 @@ describe.concurrent("what a peer serves", () => {
     await Bun.sleep(2000);
     // Ten intervals, two lanes, a digest and a few pages for each.
     expect(peer.backfills.length).toBeWithin(2, 80);
-    expect((await timed(() => a.post(chat, "still here"))).ms).toBeLessThan(1000);
+    // A post that waited for its end would never be answered.
+    expect((await timed(() => a.post(chat, "still here"))).ms).toBeLessThan(10_000);
   });
 
   test("does no harm when it is garbage, of another shape or no object", async () => {

@@ -6,6 +6,7 @@ import { anybody, Caller } from "../../src/http/keys.ts";
 import { Socket } from "../../src/http/socket.ts";
 import { utf8 } from "../../src/http/sse.ts";
 import { Streams } from "../../src/http/streams.ts";
+import { Turns } from "../../src/http/turns.ts";
 import { append, HeldSyncs, records, TestEngine, turns } from "./setup.ts";
 
 setDefaultTimeout(10_000);
@@ -20,7 +21,7 @@ const fail = (error: unknown) => {
 
 /** Streams whose slow clients may hold so much together. */
 const bounded = (streamBytesMax: number, isCurrent = () => true, now = Date.now) =>
-  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, isCurrent, now, fail);
+  new Streams({ streamsMax: 0, streamsPerKeyMax: 0, streamBytesMax }, new Turns(), isCurrent, now, fail);
 
 /** A slow client that is only counted. */
 class Counted {

@@ -5,14 +5,15 @@ import { begin } from "../../src/http/call.ts";
 import { Caller } from "../../src/http/keys.ts";
 import { utf8 } from "../../src/http/sse.ts";
 import { Streams } from "../../src/http/streams.ts";
+import { Turns } from "../../src/http/turns.ts";
 import { turns } from "./setup.ts";
 
 type Texts = (left: AbortSignal) => AsyncGenerator<string>;
 
 /** A stream over `source`, where there is room for one. */
-function opened(source: Texts, signal?: AbortSignal, isCurrent = () => true) {
+function opened(source: Texts, signal?: AbortSignal, isCurrent = () => true, turn = new Turns()) {
   const limits = { streamsMax: 1, streamsPerKeyMax: 0, streamBytesMax: 0 };
-  const streams = new Streams(limits, isCurrent, Date.now, () => {});
+  const streams = new Streams(limits, turn, isCurrent, Date.now, () => {});
   const request = new Request("http://test/v0/topics/q/work", signal ? { signal } : {});
   const caller = new Caller([], [], { requests: 0, bodyBytes: 0, streams: 0 });
   begin(request).caller = caller;
@@ -35,6 +36,27 @@ async function* silent(left: AbortSignal): AsyncGenerator<string> {
 }
 
 describe("a stream", () => {
+  test("whose client has left before there was time for it reads nothing", async () => {
+    const busy = new Turns();
+    busy.take(new Request("http://test"));
+    Bun.sleepSync(20);
+    let asked = 0;
+    async function* counted(): AsyncGenerator<string> {
+      asked++;
+      yield "first";
+    }
+    const leaving = new AbortController();
+    const { held } = opened(counted, leaving.signal, undefined, busy);
+    expect(held()).toEqual([1, 1]);
+    leaving.abort();
+    await turns();
+    expect([asked, ...held()]).toEqual([0, 0, 0]);
+
+    const { response } = opened(counted);
+    expect(await response.text()).toContain("first");
+    expect(asked).toBe(1);
+  });
+
   test("whose key was taken away while it was being made is not opened", () => {
     expect(() => opened(silent, undefined, () => false)).toThrow(
       expect.objectContaining({ code: "unauthorized" }),
