@@ -112,16 +112,19 @@ async function* received(request: Request, admission: Admission): AsyncGenerator
   if (reader === undefined) return;
   const start = performance.now();
   let length = 0;
-  const late = Promise.withResolvers<never>();
+  let isLate = false;
+  const giveUp = () => reader.cancel().catch(() => {});
   const check = () => {
     const leftMs = start + PATIENCE_MS + length / BYTES_PER_MS_MIN - performance.now();
-    if (leftMs > 0) timer = setTimeout(check, leftMs);
-    else late.reject(new ApiError("request_timeout", {}));
+    isLate = leftMs <= 0;
+    if (isLate) giveUp();
+    else timer = setTimeout(check, leftMs);
   };
   let timer = setTimeout(check, PATIENCE_MS);
   try {
     for (;;) {
-      const { done, value } = await Promise.race([reader.read(), late.promise]);
+      const { done, value } = await reader.read();
+      if (isLate) throw new ApiError("request_timeout", {});
       if (done) return;
       length += value.length;
       admission.allowBody(request, length);
@@ -130,7 +133,7 @@ async function* received(request: Request, admission: Admission): AsyncGenerator
   } finally {
     clearTimeout(timer);
     // Nobody waits for what is refused.
-    reader.cancel().catch(() => {});
+    giveUp();
   }
 }
 

@@ -2,7 +2,7 @@
 
 const LARGE_BYTES = 1024 * 1024;
 /** So much may lie. */
-const LYING_BYTES_MAX = 64 * 1024 * 1024;
+const LYING_BYTES_MAX = 32 * 1024 * 1024;
 
 let lyingBytes = 0;
 

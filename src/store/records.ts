@@ -12,6 +12,8 @@ export const SLOT_MAX = 2 ** (63 - SEQ_BITS) - 1;
 
 /** Rows put in by one statement, largest first. Fixed sizes keep the SQL text, and so SQLite's memory, constant. */
 const INSERT_SIZES = [100, 50, 20, 10, 5, 2, 1];
+/** What is bound to a statement is in memory once more. */
+const INSERT_BYTES_MAX = 2 * 1024 * 1024;
 
 /** A record as stored. `tag` and `node` are JSON strings with their quotes. */
 export interface StoredRecord {
@@ -120,7 +122,7 @@ export class Records {
     const statements = plain ? this.#plainInserts : this.#inserts;
     let done = 0;
     for (const size of INSERT_SIZES) {
-      while (records.length - done >= size) {
+      while (records.length - done >= size && (size === 1 || isSmall(records, done, size))) {
         const parameters: (string | number | null)[] = [slot, firstSeq + done, ts, hops];
         for (let i = done; i < done + size; i++) {
           const record = records[i]!;
@@ -223,3 +225,9 @@ function checksum(
 
 /** All bits of a number above 2^32 in 32 bits, so that none can change unnoticed. */
 const folded = (value: number): number => value ^ Math.floor(value / 2 ** 32);
+
+function isSmall(records: readonly StoredRecord[], start: number, count: number): boolean {
+  let bytes = 0;
+  for (let i = start; i < start + count; i++) bytes += records[i]!.bytes;
+  return bytes <= INSERT_BYTES_MAX;
+}
