@@ -3,13 +3,12 @@ import { type TObject, Type } from "@sinclair/typebox";
 import { type ErrorCode, errors } from "./errors.ts";
 import { Performance } from "./performance.ts";
 
-/** `error` holds exactly `code`, `message` and, where there is something to tell, `detail`. */
+/** `error` holds `code`, `message` and, where there is something to tell, `detail`. */
 export function envelope(code: ErrorCode): TObject {
   const said = { code: Type.Literal(code), message: Type.String({ minLength: 1 }) };
   const detail = detailOf(errors[code].detail);
-  const closed = { additionalProperties: false };
-  const error = detail ? Type.Object({ ...said, detail }, closed) : Type.Object(said, closed);
-  return Type.Object({ error, performance: Performance }, closed);
+  const error = Type.Object(detail ? { ...said, detail } : said);
+  return Type.Object({ error, performance: Performance });
 }
 
 /** A detail that has nothing to say is left out. */

@@ -28,6 +28,9 @@ const flatObject = (() => {
   return new RegExp(`\\{${member}(?:,${member})*\\}`, "y");
 })();
 
+/** What stands somewhere, or how it begins. */
+const token = /"[^"\\]{0,12}"?|[^\s"[\]{},:]{1,12}|\S/y;
+
 const U64_MAX = 18446744073709551615n;
 
 /** The text is not what the contract asks for. `path` grows outwards as the decoders unwind. */
@@ -170,18 +173,21 @@ export class JsonReader {
   /** An integer literal from `min` to `max`; for unsigned ones above 2^53-1 `beyond` decides. */
   integer(min: number, max: number, beyond: Beyond): number | bigint {
     const start = this.#pos;
+    if (this.kind() !== "number") this.#expected("an integer");
     if (this.#skipNumber() !== "integer") this.fail("expected an integer");
     const literal = this.text.slice(start, this.#pos);
     const value = Number(literal);
     if (literal.length < 16 && value >= min && value <= max && !Object.is(value, -0)) return value;
-    if (max < SAFE_INTEGER_MAX || value < min || Object.is(value, -0)) {
-      this.fail(`expected an integer from ${min} to ${max}`);
-    }
+    const most = max === SAFE_INTEGER_MAX && beyond !== "refuse" ? U64_MAX : BigInt(max);
     const exact = BigInt(literal);
-    if (exact > U64_MAX) this.fail("expected an integer below 2^64");
+    if (exact > SAFE_INTEGER_MAX && max === SAFE_INTEGER_MAX && beyond === "refuse") {
+      this.fail("integers above 2^53-1 cannot be kept exactly");
+    }
+    if (value < min || exact > most || Object.is(value, -0)) {
+      this.fail(`expected an integer from ${min} to ${most === U64_MAX ? "2^64-1" : max}`);
+    }
     if (exact <= SAFE_INTEGER_MAX) return value;
-    if (beyond === "exact") return exact;
-    return beyond === "clamp" ? SAFE_INTEGER_MAX : this.fail("integers above 2^53-1 cannot be kept exactly");
+    return beyond === "exact" ? exact : SAFE_INTEGER_MAX;
   }
 
   /** Any value, as the text it is written in. */
@@ -359,7 +365,8 @@ export class JsonReader {
   }
 
   #expected(what: string): never {
-    const found = this.text.slice(this.#pos, this.#pos + 12);
-    return this.fail(found === "" ? `expected ${what}, found the end` : `expected ${what}, found ${found}`);
+    token.lastIndex = this.#pos;
+    const [found = "the end"] = token.exec(this.text) ?? [];
+    return this.fail(`expected ${what}, found ${found}`);
   }
 }

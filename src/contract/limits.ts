@@ -84,6 +84,8 @@ export const PUSHES_MAX = 64;
 export const PEERS_MAX = 1024;
 /** What a peer sends wraps content deeper than the post that it came with. */
 export const PEER_JSON_DEPTH_MAX = JSON_DEPTH_MAX + 8;
+/** The name of a feed log, in characters. */
+export const LOG_ID_LENGTH_MAX = 128;
 export const SYNC_INTERVAL_MS_DEFAULT = 15_000;
 export const SYNC_INTERVAL_MS_MIN = 100;
 
@@ -113,3 +115,7 @@ export const SSE_CONNECTIONS_PER_KEY_MAX_DEFAULT = 1000;
 
 /** Integers above this cannot be told apart by a JavaScript number, so they are clamped or refused, never rounded. */
 export const SAFE_INTEGER_MAX = Number.MAX_SAFE_INTEGER;
+
+/** What a body may take: so long, and longer at this rate. A slower one would hold memory that others need. */
+export const BODY_PATIENCE_MS = 30_000;
+export const BODY_BYTES_PER_MS_MIN = 256;

@@ -32,9 +32,22 @@ export const WalFigures = Type.Object({
   submit_full_total: Type.Integer(),
 });
 
+/** What is there of feeds, and what has become of events since the start. */
+export const FeedTotals = Type.Object({
+  events: Type.Integer(),
+  records: Type.Integer(),
+  bytes: Type.Integer(),
+  subscriptions: Type.Integer(),
+  posted: Type.Integer(),
+  accepted: Type.Integer(),
+  duplicates: Type.Integer(),
+  rejected: Type.Integer(),
+});
+
 /** Answer of `GET /v0/metrics` as JSON. */
 export const ServerFigures = Type.Object({
   bytes_live: Type.Integer(),
+  feeds: FeedTotals,
   queue_leases_in_flight: Type.Integer(),
   queue_topics: Type.Integer(),
   ready: Type.Boolean(),

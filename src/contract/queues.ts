@@ -1,6 +1,6 @@
 /** Queues on the wire: claiming jobs, finishing them, giving them back. */
 import { type Static, Type } from "@sinclair/typebox";
-import { AnySeq, Clamped, OptionalNullable, RawJson, Small } from "./schema.ts";
+import { AnySeq, Clamped, OneOf, OptionalNullable, RawJson, Small } from "./schema.ts";
 
 export const Claim = Type.Object({
   node: Type.String(),
@@ -67,9 +67,15 @@ export const Extended = Type.Object({
 });
 export type Extended = Static<typeof Extended>;
 
+/** A job as a stream of work tells it. */
+export const PushedJob = Type.Object({ topic: Type.String(), ...ClaimedJob.properties });
+
 /** What a stream of work says last. */
 export const WorkEnded = Type.Object({
-  code: Type.Union([Type.Literal(409), Type.Literal("server_shutting_down"), Type.Literal("internal")]),
+  code: Type.Union([
+    Type.Literal(409),
+    ...OneOf("server_shutting_down", "slow_consumer", "unauthorized", "internal").anyOf,
+  ]),
   error: Type.String(),
   topic: Type.String(),
 });

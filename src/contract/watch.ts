@@ -1,5 +1,6 @@
 /** Watching on the wire: sessions, what a stream says, and the messages of a WebSocket. */
 import { type Static, Type } from "@sinclair/typebox";
+import { AppendPerformance } from "./performance.ts";
 import { Append, Appended, RecordOutput, Tombstone } from "./records.ts";
 import {
   AnySeq,
@@ -58,6 +59,9 @@ export const WatchStarted = Type.Object({
   topics: Type.Record(Type.String(), Watched),
 });
 
+/** A record as streams tell it: without `data` for who has asked for none. */
+export const FollowedRecord = Type.Object({ ...RecordOutput.properties, data: Type.Optional(RawJson) });
+
 /** What streams say of topics, under the name of its event. */
 export const frames = {
   record: Type.Object({
@@ -65,7 +69,7 @@ export const frames = {
     from_seq: Type.Integer(),
     to_seq: Type.Integer(),
     head_seq: Type.Integer(),
-    records: Type.Array(RecordOutput),
+    records: Type.Array(FollowedRecord),
   }),
   tombstone: Type.Object({
     topic: Type.String(),
@@ -82,6 +86,14 @@ export const frames = {
     reason: Type.Literal("deleted"),
   }),
 };
+/** What goes wrong with a stream: of one topic or one of its records, or its end. */
+export const StreamFailure = Type.Object({
+  code: OneOf("server_shutting_down", "slow_consumer", "unauthorized", "throttled", "internal"),
+  message: Type.String(),
+  topic: Type.Optional(Type.String()),
+  seq: Type.Optional(Type.Integer()),
+});
+
 export type FrameEvent = keyof typeof frames;
 export type FrameData<E extends FrameEvent> = Static<(typeof frames)[E]>;
 
@@ -111,4 +123,34 @@ export const socketCommands = {
 export type SocketOp = keyof typeof socketCommands;
 export type SocketCommand<O extends SocketOp> = Static<(typeof socketCommands)[O]>;
 
-export const Published = Type.Object({ ...Appended.properties, seqs: Nullable(Type.Array(Type.Integer())) });
+/** The members of each answer to a command, by its `op`. */
+export const socketAnswers = {
+  subscribed: Type.Object({ topics: Type.Record(Type.String(), Watched) }),
+  unsubscribed: Type.Object({ topics: Type.Array(Type.String()) }),
+  ack: Type.Object({
+    ...Appended.properties,
+    seqs: Nullable(Type.Array(Type.Integer())),
+    performance: AppendPerformance,
+  }),
+  pong: Type.Object({}),
+};
+
+/** A command that failed, has the `request_id` it came with; other failures, as those of a stream, have none. */
+export const SocketFailure = Type.Object({
+  request_id: Type.Optional(RawJson),
+  ...StreamFailure.properties,
+  code: OneOf(
+    "invalid_json",
+    "unsupported_message",
+    "invalid_request",
+    "batch_too_large",
+    "record_too_large",
+    "unauthorized",
+    "forbidden",
+    "topic_not_found",
+    "topic_full",
+    "throttled",
+    "internal",
+    "server_shutting_down",
+  ),
+});

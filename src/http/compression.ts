@@ -4,8 +4,8 @@ import { constants, gzip } from "node:zlib";
 
 const BYTES_MIN = 1024;
 
-// In the thread pool, so that a large answer keeps nobody waiting.
-const deflate = promisify(gzip);
+/** In the thread pool, so that a large answer keeps nobody waiting. */
+export const gzipped = promisify(gzip);
 
 /** The answer in gzip, if it is a text of some length. Streams are never compressed. */
 export async function compressed(response: Response): Promise<Response> {
@@ -16,7 +16,7 @@ export async function compressed(response: Response): Promise<Response> {
   if (bytes.length < BYTES_MIN) return new Response(bytes, { status, headers });
   headers.set("content-encoding", "gzip");
   headers.append("vary", "accept-encoding");
-  const packed = await deflate(bytes, { level: constants.Z_BEST_SPEED });
+  const packed = await gzipped(bytes, { level: constants.Z_BEST_SPEED });
   return new Response(packed, { status, headers });
 }
 

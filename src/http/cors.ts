@@ -10,7 +10,7 @@ export function crossOrigin(origins: readonly string[]) {
   return cors({
     origin: [...origins],
     methods: ["GET", "HEAD", "PUT", "POST", "DELETE"],
-    allowedHeaders: ["authorization", "content-type", "content-encoding", "idempotency-key"],
+    allowedHeaders: ["authorization", "content-type", "content-encoding", "idempotency-key", "last-event-id"],
     exposeHeaders: ["allow", "retry-after", "www-authenticate"],
     credentials: false,
     maxAge: PREFLIGHT_SECONDS,

@@ -65,6 +65,7 @@ export function peerRoutes(network: Network, token: string, admission: Admission
         summary: "See how it goes with peers",
         description: "Who this instance is, and the peers it is configured with.",
         replies: { 200: { description: "Now.", schema: PeerStatus, examples: examples.peerStatus } },
+        never: ["throttled"],
       }),
     )
     .post(

@@ -3,19 +3,33 @@ import { Elysia } from "elysia";
 import {
   CLAIM_JOBS_MAX,
   HEARTBEAT_MS,
+  HELD_SEQS_MAX,
   LEASE_MS_MAX,
   LEASE_MS_MIN,
   NODE_BYTES_MAX,
 } from "../contract/limits.ts";
-import { Ack, Acked, Claim, Extend, Extended, JobsClaimed, Nack, Nacked } from "../contract/queues.ts";
+import {
+  Ack,
+  Acked,
+  Claim,
+  Extend,
+  Extended,
+  JobsClaimed,
+  Nack,
+  Nacked,
+  PushedJob,
+  WorkEnded,
+} from "../contract/queues.ts";
 import type { Queues, WorkRequest } from "../engine/queues.ts";
 import type { WorkFrame } from "../engine/work.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
-import * as examples from "./docs/examples.ts";
-import { anyTopic, media, operation, token } from "./docs/operation.ts";
+import { because } from "./docs/failures.ts";
+import { ref } from "./docs/naming.ts";
+import { anyQueue, media, operation, toSameTopic } from "./docs/operation.ts";
+import * as examples from "./docs/workexamples.ts";
 import { reply, replyText } from "./reply.ts";
 import { allowEvents, event, utf8 } from "./sse.ts";
 import type { Streams } from "./streams.ts";
@@ -27,7 +41,10 @@ const readNack = bodyReader(Nack);
 const readExtend = bodyReader(Extend);
 
 const ofQueue = ["topic_not_found", "not_a_queue"] as const;
-const ofHolder = ["batch_too_large", ...ofQueue] as const;
+const ofHolder = [
+  because("batch_too_large", "Too many seqs at a time.", { seqs: 1001, max: HELD_SEQS_MAX }),
+  ...ofQueue,
+];
 
 export function queueRoutes(queues: Queues, admission: Admission, streams: Streams) {
   const work = ({ request }: { request: Request }) => {
@@ -66,13 +83,14 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
           "Jobs that come back are first, then those that were never leased, both by seq. A leased job is shown to nobody " +
           "else until its deadline. One that was delivered `max_deliveries` times goes to the dead letters instead. " +
           "An empty queue answers at once; with `claim_jitter_ms` claims wait for that time and share what there is.",
-        parameters: [anyTopic],
+        parameters: [anyQueue],
         body: { schema: Claim, examples: examples.claim.requests },
         replies: {
           200: {
             description: "The jobs leased, perhaps none.",
             schema: JobsClaimed,
             examples: examples.claim.answers,
+            links: toSameTopic("ackJobs", "nackJobs", "extendLeases"),
           },
         },
         failures: ofQueue,
@@ -94,7 +112,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
         description:
           "They are deleted. `lease_ids` make sure that it is still the same lease; what is not held by `node`, or no " +
           "longer, is listed in `skipped`. To repeat an ack does no harm.",
-        parameters: [anyTopic],
+        parameters: [anyQueue],
         body: { schema: Ack, examples: examples.ack.requests },
         replies: { 200: { description: "What was done.", schema: Acked, examples: examples.ack.answers } },
         failures: ofHolder,
@@ -112,7 +130,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
         scope: "write",
         summary: "Give jobs back",
         description: "To be leased again, at once or after `delay_ms`.",
-        parameters: [anyTopic],
+        parameters: [anyQueue],
         body: { schema: Nack, examples: examples.nack.requests },
         replies: { 200: { description: "What was done.", schema: Nacked, examples: examples.nack.answers } },
         failures: ofHolder,
@@ -131,7 +149,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
         summary: "Keep jobs longer",
         description:
           "The deadline is `lease_ms` from now, which may also be sooner than it was. Lease ids stay.",
-        parameters: [anyTopic],
+        parameters: [anyQueue],
         body: { schema: Extend, examples: examples.extend.requests },
         replies: {
           200: { description: "What was done.", schema: Extended, examples: examples.extend.answers },
@@ -146,19 +164,21 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
         id: "work",
         tag: "Queues",
         scope: ["read", "write"],
+        schemes: ["key", "token"],
         summary: "Have jobs pushed",
         description:
-          "Server-sent events: `job` for each leased job, as in a claim and with its `topic`. The stream leases at most " +
-          "`max` jobs at a time; an ack, by `POST`, makes room for the next one. When it closes, its jobs go back at once. " +
-          "It ends with an event `error` if the topic goes or the server stops. A browser may present its key as `token`.",
+          "Server-sent events: `job` (PushedJob) for each leased job. The stream leases at most `max` jobs at a time; an ack, " +
+          "by `POST`, makes room for the next one. When it closes, its jobs go back at once. The last event says why, if it " +
+          "was not the client: `error` (WorkEnded). It has no end of itself: use `curl -N`.",
         parameters: [
-          anyTopic,
+          anyQueue,
           {
             name: "node",
             in: "query",
             required: true,
             description: `Who holds the jobs: 1 to ${NODE_BYTES_MAX} bytes.`,
             schema: { type: "string", minLength: 1, maxLength: NODE_BYTES_MAX },
+            example: "gpu-1",
           },
           {
             name: "max",
@@ -172,7 +192,6 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
             description: `How long a lease is, ${LEASE_MS_MIN} to ${LEASE_MS_MAX}. What cannot be understood is as the queue says.`,
             schema: { type: ["integer", "string"] },
           },
-          token,
         ],
         replies: {
           200: {
@@ -180,6 +199,7 @@ export function queueRoutes(queues: Queues, admission: Admission, streams: Strea
             otherwise: { "text/event-stream": media({ type: "string" }, examples.work) },
           },
         },
+        extensions: { "x-events": { job: ref(PushedJob), error: ref(WorkEnded) } },
         failures: ["not_acceptable", ...ofQueue],
       }),
     );

@@ -10,13 +10,17 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
-import { anyTopic, flag, newTopic, operation } from "./docs/operation.ts";
+import { because } from "./docs/failures.ts";
+import { anyTopic, flag, newTopic, operation, toSameTopic } from "./docs/operation.ts";
 import { reply, replyText } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
 const readAppend = bodyReader(Append);
 const readDiff = bodyReader(Diff, { empty: "default" });
 const readDelete = bodyReader(DeleteRecords);
+
+/** What may be done with a topic that has records. */
+const links = toSameTopic("readRecords", "claimJobs");
 
 export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
   return new Elysia({ name: "records" })
@@ -43,7 +47,7 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
           "the records are kept as hard as the topic's `durability` says. `config` for a topic that this write creates " +
           "needs the scope `admin`, too.",
         parameters: [
-          newTopic,
+          newTopic("Jobs"),
           flag("return_seqs", true, "Whether the answer lists `seqs`."),
           {
             name: "Idempotency-Key",
@@ -65,14 +69,21 @@ export function recordRoutes(log: Log, topics: Topics, admission: Admission) {
             description: "The records are there, or an earlier write is answered again.",
             schema: Appended,
             examples: examples.append.appended,
+            links,
           },
           201: {
             description: "The records are there, in a new topic.",
             schema: Appended,
             examples: examples.append.created,
+            links,
           },
         },
-        failures: ["batch_too_large", "record_too_large", "topic_not_found", "topic_full"],
+        failures: [
+          because("batch_too_large", "Too many records in one write."),
+          "record_too_large",
+          because("topic_not_found", "There is no such topic, and the request does not let it be created."),
+          "topic_full",
+        ],
       }),
     )
     .post(

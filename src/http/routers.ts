@@ -8,8 +8,9 @@ import { access, authorizeName, usableNames } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
-import * as examples from "./docs/examples.ts";
+import { because } from "./docs/failures.ts";
 import { anyRouter, newRouter, operation, paging, text } from "./docs/operation.ts";
+import * as examples from "./docs/workexamples.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
 
@@ -100,7 +101,18 @@ export function routerRoutes(routers: Routers, admission: Admission) {
           },
           201: { description: "The router is new.", schema: RouterPut, examples: examples.putRouter.created },
         },
-        failures: ["topic_not_found", "topic_exists_incompatible", "router_cycle"],
+        failures: [
+          because("topic_not_found", "There is no topic `dest`, and it is not to be created.", {
+            topic: "archive",
+          }),
+          because(
+            "topic_exists_incompatible",
+            "Routers from another source feed `dest` (`reason` is `router_dest_fan_in`), or the router exists with other " +
+              "ends (`router_repoint_forbidden`).",
+            { topic: "archive", reason: "router_dest_fan_in" },
+          ),
+          "router_cycle",
+        ],
       }),
     )
     .delete(

@@ -1,13 +1,15 @@
 /** `GET /v0/ws`: one WebSocket to follow topics and to publish. */
 import { Elysia, NotFoundError } from "elysia";
 import { invalid } from "../contract/errors.ts";
-import { socketCommands } from "../contract/watch.ts";
+import { SOCKET_BYTES_WAITING_MAX, SOCKET_MESSAGE_BYTES_MAX } from "../contract/limits.ts";
 import type { Engine } from "../engine/engine.ts";
 import { access } from "./access.ts";
 import { callOf } from "./call.ts";
 import { Commands } from "./commands.ts";
-import { ref } from "./docs/naming.ts";
+import { because } from "./docs/failures.ts";
+import { mib } from "./docs/naming.ts";
 import { operation } from "./docs/operation.ts";
+import { commands, messages } from "./docs/watchshapes.ts";
 import { Socket } from "./socket.ts";
 import type { Streams } from "./streams.ts";
 
@@ -36,19 +38,19 @@ export function socketRoutes({ log, watch }: Engine, streams: Streams, unexpecte
       summary: "Open a WebSocket",
       description:
         "Messages are JSON objects with an `op`. Commands are `subscribe` (SubscribeCommand), `unsubscribe` " +
-        "(UnsubscribeCommand), `publish` (an Append with `topic` and `return_seqs`) and `ping`; they are carried out in " +
-        "their order and answered by `subscribed`, `unsubscribed`, `ack` (an Appended), `pong` or `error`, with the " +
-        "`request_id` that they came with. What is followed comes as `record`, `tombstone`, `caught_up` and " +
-        "`topic_deleted`, with the members of the frames of a stream. Each command needs its own scope: `subscribe` " +
-        "`read`, `publish` `write`, and `admin` with `config`.",
+        "(UnsubscribeCommand), `publish` (PublishCommand) and `ping` (PingCommand); they are carried out in their order and " +
+        "answered by `subscribed` (SubscribedMessage), `unsubscribed` (UnsubscribedMessage), `ack` (AckMessage), `pong` " +
+        "(PongMessage) or `error` (FailureMessage), with the `request_id` that they came with. What is followed comes as " +
+        "`record` (RecordMessage), `tombstone` (TombstoneMessage), `caught_up` (CaughtUpMessage) and `topic_deleted` " +
+        "(TopicDeletedMessage). Each command needs its own scope: `subscribe` `read`, `publish` `write`, and `admin` with " +
+        "`config`.\n\n" +
+        `A message holds ${mib(SOCKET_MESSAGE_BYTES_MAX)} at most. The server closes with 1001 when it stops, and with 1008 ` +
+        `if the key may do something else by now, or if commands of ${mib(SOCKET_BYTES_WAITING_MAX)} wait for their answers.`,
       replies: { 101: { description: "The WebSocket." } },
-      extensions: {
-        "x-commands": {
-          subscribe: ref(socketCommands.subscribe),
-          unsubscribe: ref(socketCommands.unsubscribe),
-        },
-      },
-      failures: ["invalid_request"],
+      extensions: { "x-commands": commands, "x-messages": messages },
+      failures: [because("invalid_request", "The request is no opening handshake of a WebSocket.")],
+      // What a key may do, each command asks.
+      never: ["forbidden"],
     }),
   );
 }

@@ -5,8 +5,8 @@ import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
-import * as examples from "./docs/examples.ts";
 import { operation } from "./docs/operation.ts";
+import * as examples from "./docs/watchexamples.ts";
 import { reply } from "./reply.ts";
 import type { Tokens } from "./tokens.ts";
 

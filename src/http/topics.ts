@@ -8,6 +8,7 @@ import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
+import { because } from "./docs/failures.ts";
 import { anyTopic, flag, newTopic, operation, paging, text } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
 import { nameIn, Query } from "./target.ts";
@@ -86,7 +87,7 @@ export function topicRoutes(topics: Topics, admission: Admission) {
         description:
           "Replaces all settings: what is left out has its default again. Records, seqs and idempotency keys stay; " +
           "caps and `ttl_ms` apply to what is stored.",
-        parameters: [newTopic],
+        parameters: [newTopic("A queue")],
         body: {
           schema: TopicConfigInput,
           optional: true,
@@ -100,7 +101,7 @@ export function topicRoutes(topics: Topics, admission: Admission) {
           },
           201: { description: "The topic is new.", schema: TopicPut, examples: examples.putTopic.created },
         },
-        failures: ["topic_exists_incompatible"],
+        failures: [because("topic_exists_incompatible", "The topic exists with another type.")],
       }),
     )
     .delete(

@@ -2,7 +2,13 @@
 import { Elysia } from "elysia";
 import { ApiError } from "../contract/errors.ts";
 import { HEARTBEAT_MS, WATCH_BYTES_DEFAULT, WATCH_LIMIT_DEFAULT } from "../contract/limits.ts";
-import { frames, type WatchFrom, Watch as WatchRequest, WatchStarted } from "../contract/watch.ts";
+import {
+  frames,
+  StreamFailure,
+  type WatchFrom,
+  Watch as WatchRequest,
+  WatchStarted,
+} from "../contract/watch.ts";
 import type { Follower } from "../engine/follower.ts";
 import type { Frame } from "../engine/frames.ts";
 import type { Told } from "../engine/told.ts";
@@ -11,10 +17,11 @@ import { access, authorizeName } from "./access.ts";
 import type { Admission } from "./admission.ts";
 import { bodyReader } from "./body.ts";
 import { callOf } from "./call.ts";
-import * as examples from "./docs/examples.ts";
+import { because } from "./docs/failures.ts";
 import { ref } from "./docs/naming.ts";
-import { anyTopic, flag, lastEventId, media, operation, token } from "./docs/operation.ts";
+import { anyTopic, flag, lastEventId, media, operation, session as sessionInPath } from "./docs/operation.ts";
 import type { JsonSchema } from "./docs/schema.ts";
+import * as examples from "./docs/watchexamples.ts";
 import { selected } from "./docs/watchshapes.ts";
 import type { Caller } from "./keys.ts";
 import { reply } from "./reply.ts";
@@ -57,7 +64,12 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         parameters: [flag("lenient", false, "Whether topics that do not exist are left out.")],
         body: { schema: WatchRequest, examples: examples.startWatch.requests },
         replies: {
-          200: { description: "The session.", schema: WatchStarted, examples: examples.startWatch.answers },
+          200: {
+            description: "The session.",
+            schema: WatchStarted,
+            examples: examples.startWatch.answers,
+            links: { openWatch: { operationId: "openWatch", parameters: { wid: "$response.body#/wid" } } },
+          },
         },
         failures: ["topic_not_found"],
       }),
@@ -79,27 +91,27 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
       operation({
         id: "openWatch",
         tag: "Watch",
-        key: "Needs the key that the session was made with.",
+        key: "Needs the key that the session was made with, or a token made with it.",
+        schemes: ["key", "token"],
         summary: "Open a stream of a session",
         description:
           "Server-sent events, from where the last stream of the session has stopped, or from `Last-Event-ID` if that " +
           "lies before: `record` (RecordFrame), `tombstone` (TombstoneFrame), `caught-up` (CaughtUpFrame), " +
-          "`topic-deleted` (TopicDeletedFrame) and `error`. Topics are served by their `priority`, then by name. The " +
-          "stream ends when its last topic is gone, when the server stops, or if its client takes nothing for a minute.",
-        parameters: [
-          {
-            name: "wid",
-            in: "path",
-            required: true,
-            description: "The session.",
-            schema: { type: "string", minLength: 1 },
-          },
-          lastEventId,
-          token,
-        ],
+          "`topic-deleted` (TopicDeletedFrame) and `error` (StreamFailure). Topics are served by their `priority`, then by " +
+          "name. The stream ends when its last topic is gone, when the server stops, or if its client takes nothing for a " +
+          "minute. Use `curl -N`.",
+        parameters: [sessionInPath, lastEventId],
         replies: { 200: stream },
         extensions: events,
-        failures: ["not_acceptable", "not_found"],
+        failures: [
+          "not_acceptable",
+          because("not_found", "There is no such session, or it has expired."),
+          because(
+            "unauthorized",
+            "The server has keys, and the request shows none of them, or another one than the session was made with, or one " +
+              "that may not read its topics any more.",
+          ),
+        ],
       }),
     )
     .get(
@@ -118,9 +130,11 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
         id: "followTopic",
         tag: "Watch",
         scope: "read",
+        schemes: ["key", "token"],
         summary: "Follow one topic",
         description:
-          "The stream of a session with this one topic, in a single request: for `EventSource` and `curl -N`. A client " +
+          "The stream of a session with this one topic, with the same events, in a single request: for `EventSource` and " +
+          "`curl -N`. A client " +
           "that comes back with `Last-Event-ID` goes on there, whatever the URL says.",
         parameters: [
           anyTopic,
@@ -146,9 +160,12 @@ export function watchRoutes(watch: Watch, admission: Admission, streams: Streams
           asked("include_meta", { type: "boolean", default: true }, selected.include_meta),
           asked("include_tags", { type: "boolean", default: false }, selected.include_tags),
           asked("include_data", { type: "boolean", default: true }, selected.include_data),
-          asked("consistency", { enum: ["eventual", "strong"], default: "eventual" }, selected.consistency),
+          asked(
+            "consistency",
+            { type: "string", enum: ["eventual", "strong"], default: "eventual" },
+            selected.consistency,
+          ),
           lastEventId,
-          token,
         ],
         replies: { 200: stream },
         extensions: events,
@@ -163,7 +180,10 @@ const stream = {
 };
 
 const events = {
-  "x-events": Object.fromEntries(Object.entries(frames).map(([event, frame]) => [event, ref(frame)])),
+  "x-events": {
+    ...Object.fromEntries(Object.entries(frames).map(([event, frame]) => [event, ref(frame)])),
+    error: ref(StreamFailure),
+  },
 };
 
 const asked = (name: string, schema: JsonSchema, description: string): JsonSchema => ({

@@ -11,6 +11,8 @@ const paths: [path: string, methods: string[]][] = [
   ["/v0/topics/some", ["GET", "PUT", "POST", "DELETE"]],
   ["/v0/topics/some/diff", ["POST"]],
   ["/v0/topics/some/delete", ["POST"]],
+  ["/v0/topics/some/stream", ["GET"]],
+  ["/v0/watch/some", ["GET"]],
   ["/v0/metrics", ["GET"]],
   ["/v0/health", ["GET"]],
   ["/v0/ready", ["GET"]],
@@ -22,7 +24,7 @@ const calls = paths.flatMap(([path, methods]) => methods.map((method) => [method
 const preflight = (method: string, origin = page) => ({
   origin,
   "access-control-request-method": method,
-  "access-control-request-headers": "authorization,content-type,idempotency-key",
+  "access-control-request-headers": "authorization,content-type,idempotency-key,last-event-id",
 });
 
 /** The names of a comma-separated header in lower case. */
@@ -74,7 +76,7 @@ describe("with configured origins", () => {
     expect(reply.text).toBe("");
     expect(allowed(reply)).toBe(page);
     expect(list(reply, "access-control-allow-methods")).toContain(method.toLowerCase());
-    for (const field of ["authorization", "content-type", "idempotency-key"])
+    for (const field of ["authorization", "content-type", "idempotency-key", "last-event-id"])
       expect(list(reply, "access-control-allow-headers")).toContain(field);
     expect(reply.headers.has("access-control-allow-credentials")).toBe(false);
     expect(list(reply, "vary")).toContain("origin");
@@ -133,8 +135,11 @@ describe("with configured origins", () => {
     await server.send("POST", path, { records: [{ data: "x".repeat(4000) }] }, key);
     const headers = { ...key, origin: page, "accept-encoding": "gzip" };
     const reply = await server.send("POST", `${path}/diff`, {}, headers);
-    expect([reply.status, allowed(reply)]).toEqual([200, page]);
-    expect(list(reply, "vary").sort()).toEqual(["accept-encoding", "origin"]);
+    const document = await server.send("GET", "/swagger/json", undefined, headers);
+    for (const each of [reply, document]) {
+      expect([each.status, allowed(each)]).toEqual([200, page]);
+      expect(list(each, "vary").sort()).toEqual(["accept-encoding", "origin"]);
+    }
   });
 
   test.each([
@@ -177,7 +182,7 @@ describe("with any origin", () => {
     expect(allowed(reply)).toBe("*");
     expect(list(reply, "access-control-allow-methods")).toContain(method.toLowerCase());
     // With a key in the request `*` does not stand for `authorization`.
-    for (const field of ["authorization", "content-type", "idempotency-key"])
+    for (const field of ["authorization", "content-type", "idempotency-key", "last-event-id"])
       expect(list(reply, "access-control-allow-headers")).toContain(field);
     expect(reply.headers.has("access-control-allow-credentials")).toBe(false);
   });

@@ -1,103 +1,21 @@
-/** The API documentation: a valid document that says what the server does, and a page that needs nothing else. */
+/** The API document is valid, and says what the server does. */
 import { beforeAll, describe, expect, test } from "bun:test";
 import { Validator } from "@seriousme/openapi-schema-validator";
-import Ajv2020, { type ValidateFunction } from "ajv/dist/2020";
+import { ApiDocument, type Content } from "../support/document.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import { sharedServer } from "../support/topics.ts";
-
-type Json = Record<string, unknown>;
-
-interface Content {
-  readonly schema: Json;
-  readonly examples?: Record<string, { readonly value: unknown }>;
-}
-
-interface Answer {
-  readonly $ref?: string;
-  readonly description: string;
-  readonly headers?: Record<string, { readonly required?: boolean; readonly schema: Json }>;
-  readonly content: Record<string, Content>;
-}
-
-interface Parameter {
-  readonly name: string;
-  readonly in: string;
-  readonly schema: Json;
-  readonly example?: unknown;
-}
-
-interface Operation {
-  readonly operationId: string;
-  readonly summary: string;
-  readonly description: string;
-  readonly tags: readonly string[];
-  readonly security: readonly Record<string, readonly string[]>[];
-  readonly parameters?: readonly Parameter[];
-  readonly requestBody?: { readonly required: boolean; readonly content: Record<string, Content> };
-  readonly responses: Record<string, Answer>;
-}
-
-interface Document {
-  readonly openapi: string;
-  readonly tags: readonly { readonly name: string }[];
-  readonly paths: Record<string, Record<string, Operation>>;
-  readonly components: {
-    readonly schemas: Record<string, Json>;
-    readonly responses: Record<string, Answer>;
-    readonly securitySchemes: Record<string, Json>;
-  };
-}
 
 const server = sharedServer();
 
 let served: Reply;
-let document: Document;
-/** By JSON Schema 2020-12. */
-let ajv: Ajv2020;
-/** The same, and nothing is let pass that the document does not name. */
-let strict: Ajv2020;
+let document: ApiDocument;
 
 beforeAll(async () => {
   served = await server.send("GET", "/swagger/json");
-  document = served.body;
-  ajv = validators(document.components.schemas);
-  strict = validators(closed(document.components.schemas));
+  document = new ApiDocument(served.text);
 });
 
-function validators(schemas: Record<string, Json>): Ajv2020 {
-  const ajv = new Ajv2020({ strict: false, validateFormats: false, allErrors: true });
-  ajv.addSchema({ $id: "document", components: { schemas } });
-  return ajv;
-}
-
-/** Objects of the schemas without members that have no name there. */
-function closed<T>(value: T): T {
-  if (Array.isArray(value)) return value.map(closed) as T;
-  if (typeof value !== "object" || value === null) return value;
-  const parts = Object.fromEntries(Object.entries(value).map(([name, part]) => [name, closed(part)]));
-  const names = parts.type === "object" && parts.properties !== undefined && parts.anyOf === undefined;
-  return (names ? { ...parts, additionalProperties: false } : parts) as T;
-}
-
-/** What a value has against a schema of the document; nothing if it fits. */
-function complaints(value: unknown, schema: Json, by = ajv): unknown[] {
-  const text = JSON.stringify(schema).replaceAll('"#/', '"document#/');
-  const validate: ValidateFunction = by.compile(JSON.parse(text));
-  return validate(value) ? [] : (validate.errors ?? []);
-}
-
-const answerOf = (answer: Answer): Answer =>
-  answer.$ref === undefined ? answer : document.components.responses[answer.$ref.split("/").at(-1)!]!;
-
-/** Every operation with its method and path. */
-const operations = (): [method: string, path: string, Operation][] =>
-  Object.entries(document.paths).flatMap(([path, item]) =>
-    Object.entries(item).map(([method, operation]): [string, string, Operation] => [
-      method.toUpperCase(),
-      path,
-      operation,
-    ]),
-  );
+const exampleOf = ({ value }: { readonly value: unknown }) => value;
 
 const label = (method: string, path: string, ...rest: string[]) => [method, path, ...rest].join(" ");
 
@@ -105,7 +23,7 @@ const concrete = (path: string) => path.replace("{topic}", "documented");
 
 describe("the document", () => {
   test("is OpenAPI 3.1.0 and valid", async () => {
-    expect(document.openapi).toBe("3.1.0");
+    expect(document.parts.openapi).toBe("3.1.0");
     expect(await new Validator().validate(served.body)).toMatchObject({ valid: true });
   });
 
@@ -120,29 +38,70 @@ describe("the document", () => {
     expect(served.text).not.toContain("18446744073709552000");
   });
 
+  test.each(["", "/below/a/path"])("leads to the server, wherever a proxy has it: %p", (path) => {
+    const [to] = document.parts.servers;
+    const base = new URL(to!.url, `https://proxy.example${path}/swagger/json`);
+    expect(base.href).toBe(`https://proxy.example${path}/`);
+  });
+
+  test.each<[string, string?]>([
+    ["64 MiB after inflating", "413"],
+    ["127 deep", "400"],
+    ["30 seconds", "408"],
+    ["10000 records"],
+    ["1 MiB of `data` and `meta`"],
+    ["feeds 2 MiB"],
+    ["8 MiB of events"],
+    ["event of a feed: 131072 bytes"],
+    ["200 fields", "431"],
+  ])("tells of the limit %s", (limit, status = "") => {
+    const [, limits] = document.parts.info.description.split("### Limits");
+    const line = limits!.split("\n- ").find((line) => line.replaceAll(/\s+/g, " ").includes(limit));
+    expect(line).toContain(status);
+  });
+
   test("keeps what only the server understands to itself", () => {
     expect(served.text).not.toMatch(/RawJson|"beyond"|TypeBox/);
   });
 
   test("has nothing that is named and not used", () => {
-    const names = Object.keys(document.components.schemas);
+    const names = Object.keys(document.parts.components.schemas);
     expect(names.filter((name) => !served.text.includes(`"#/components/schemas/${name}"`))).toEqual([]);
   });
 
-  test("describes every operation, its scope and its tag", () => {
-    const tags = document.tags.map(({ name }) => name);
-    const scheme = Object.keys(document.components.securitySchemes);
-    expect(document.components.securitySchemes[scheme[0]!]).toMatchObject({ type: "http", scheme: "bearer" });
-    for (const [, , operation] of operations()) {
+  test("describes every operation and its tag", () => {
+    const tags = document.parts.tags.map(({ name }) => name);
+    for (const [, , operation] of document.operations) {
       expect(operation.summary).toMatch(/^[A-Z].*[^.]$/);
       expect(operation.description).toMatch(/./);
       expect(tags).toContain(operation.tags[0]!);
-      const scope = operation.security[0]![scheme[0]!]?.[0];
-      const isOfPeers = operation.security.some((way) => "peer" in way);
-      const open = isOfPeers ? "Needs the token that is configured for peers" : "Open without a key";
-      const key = operation.security.length > 1 ? open : /Needs (?:a|the) key/;
-      expect(operation.description).toMatch(scope ? `Needs the scope \`${scope}\`` : key);
     }
+  });
+
+  test("says which key an operation needs, to tools and to readers", () => {
+    expect(document.parts.components.securitySchemes).toMatchObject({
+      key: { type: "http", scheme: "bearer" },
+      token: { type: "apiKey", in: "query", name: "token" },
+      peer: { type: "http", scheme: "bearer" },
+    });
+    const withToken: string[] = [];
+    for (const [, path, { description, security, parameters = [] }] of document.operations) {
+      const [way = {}, ...others] = security;
+      const scopes = way.key ?? [];
+      if ("peer" in way) expect(description).toContain("Needs the token that is configured for peers");
+      else if (scopes.length > 0)
+        expect(description).toContain(
+          `Needs the scope ${scopes.map((scope) => `\`${scope}\``).join(" and ")}`,
+        );
+      else expect(description).toMatch("key" in way ? /Needs (?:a|the) key/ : /Open, unless the server/);
+      if (others.length > 0) {
+        expect(others).toEqual([{ token: scopes }]);
+        withToken.push(path);
+      }
+      expect(parameters.map(({ name }) => name)).not.toContain("token");
+    }
+    const streams = ["/v0/topics/{topic}/stream", "/v0/topics/{topic}/work", "/v0/watch/{wid}"];
+    expect(withToken.sort()).toEqual(streams);
   });
 
   test("has an example of every request and every answer, and each fits its schema", () => {
@@ -150,17 +109,22 @@ describe("the document", () => {
     const check = (where: string, { schema, examples = {} }: Content) => {
       if (Object.keys(examples).length === 0) wrong.push([where, "no example"]);
       for (const [name, { value }] of Object.entries(examples)) {
-        const found = complaints(value, schema, strict);
+        const found = document.complaints(value, schema);
         if (found.length > 0) wrong.push([where, name, found]);
       }
     };
-    for (const [method, path, { parameters = [], requestBody, responses }] of operations()) {
-      for (const { name, schema, example } of parameters) {
-        if (example !== undefined && complaints(example, schema).length > 0) wrong.push([path, name]);
+    for (const [method, path, { parameters = [], requestBody, responses }] of document.operations) {
+      for (const { name, in: where, required, schema, example, examples = {} } of parameters) {
+        const values = [
+          ...(example === undefined ? [] : [example]),
+          ...Object.values(examples).map(exampleOf),
+        ];
+        if (values.some((value) => document.complaints(value, schema).length > 0)) wrong.push([path, name]);
+        if ((where === "path" || required) && values.length === 0) wrong.push([path, name, "no example"]);
       }
       for (const content of Object.values(requestBody?.content ?? {})) check(label(method, path), content);
       for (const [status, answer] of Object.entries(responses)) {
-        for (const [type, content] of Object.entries(answerOf(answer).content)) {
+        for (const [type, content] of Object.entries(document.answer(answer).content)) {
           check(label(method, path, status, type), content);
         }
       }
@@ -172,7 +136,7 @@ describe("the document", () => {
 describe("the routes", () => {
   test("each documented operation is one of the server", async () => {
     const unknown: string[] = [];
-    for (const [method, path] of operations()) {
+    for (const [method, path] of document.operations) {
       const { status, body } = await server.send(method, concrete(path));
       // A session that is not there is a path that is not there.
       if (path === "/v0/watch/{wid}") expect(body.error.message).toContain("session");
@@ -182,7 +146,7 @@ describe("the routes", () => {
   });
 
   test("the methods of each path are the documented ones, and HEAD where there is GET", async () => {
-    for (const [path, item] of Object.entries(document.paths)) {
+    for (const [path, item] of Object.entries(document.parts.paths)) {
       const { headers } = await server.send("PATCH", concrete(path));
       const documented = Object.keys(item).map((method) => method.toUpperCase());
       const expected = documented.includes("GET") ? [...documented, "HEAD"] : documented;
@@ -190,33 +154,75 @@ describe("the routes", () => {
     }
   });
 
-  test.each([
-    "/v0/health",
-    "/healthz",
-    "/v0/ready",
-    "/readyz",
-    "/v0/metrics",
-    "/v0/topics",
-    "/v0/topics/{topic}",
-    "/v0/topics/{topic}/diff",
-    "/v0/topics/{topic}/delete",
-    "/v0/topics/{topic}/claim",
-    "/v0/topics/{topic}/ack",
-    "/v0/topics/{topic}/nack",
-    "/v0/topics/{topic}/extend",
-    "/v0/topics/{topic}/work",
-    "/v0/routers",
-    "/v0/routers/{router}",
-  ])("%s is documented", (path) => {
-    expect(document.paths).toHaveProperty([path]);
+  test("are all there", () => {
+    expect(document.operations.map(([method, path]) => `${method} ${path}`).sort()).toEqual([
+      "DELETE /v0/routers/{router}",
+      "DELETE /v0/topics/{topic}",
+      "GET /api/peer/status",
+      "GET /api/topic/cursor",
+      "GET /api/topic/messages",
+      "GET /api/topic/subscriptions",
+      "GET /healthz",
+      "GET /readyz",
+      "GET /v0/health",
+      "GET /v0/metrics",
+      "GET /v0/ready",
+      "GET /v0/routers",
+      "GET /v0/routers/{router}",
+      "GET /v0/topics",
+      "GET /v0/topics/{topic}",
+      "GET /v0/topics/{topic}/stream",
+      "GET /v0/topics/{topic}/work",
+      "GET /v0/watch/{wid}",
+      "GET /v0/ws",
+      "POST /api/peer/backfill",
+      "POST /api/peer/events",
+      "POST /api/topic/messages",
+      "POST /api/topic/subscriptions",
+      "POST /v0/tokens",
+      "POST /v0/topics/{topic}",
+      "POST /v0/topics/{topic}/ack",
+      "POST /v0/topics/{topic}/claim",
+      "POST /v0/topics/{topic}/delete",
+      "POST /v0/topics/{topic}/diff",
+      "POST /v0/topics/{topic}/extend",
+      "POST /v0/topics/{topic}/nack",
+      "POST /v0/watch",
+      "PUT /v0/routers/{router}",
+      "PUT /v0/topics/{topic}",
+    ]);
+  });
+
+  test("links lead to operations, with parameters that these have", () => {
+    const answers = document.operations.flatMap(([, , { responses }]) => Object.values(responses));
+    const links = answers.flatMap(({ links = {} }) => Object.values(links));
+    expect(links.map(({ operationId }) => operationId)).toContain("openWatch");
+    for (const { operationId, parameters } of links) {
+      const names = document.operation(operationId).parameters!.map(({ name }) => name);
+      expect(names).toEqual(expect.arrayContaining(Object.keys(parameters)));
+    }
   });
 
   test("any operation may be refused for the key, the load, a failure and a stop", () => {
-    for (const [method, path, { responses }] of operations()) {
+    for (const [method, path, { operationId, responses }] of document.operations) {
+      // Nothing limits how often peers look.
+      const load = operationId === "peerStatus" ? [] : ["429"];
       expect([method, path, ...Object.keys(responses)]).toEqual(
-        expect.arrayContaining([method, path, "401", "429", "500", "503"]),
+        expect.arrayContaining([method, path, "401", ...load, "500", "503"]),
       );
     }
+  });
+
+  test("an operation has no answer that it cannot give", () => {
+    expect(document.operation("peerStatus").responses).not.toHaveProperty("429");
+    expect(document.operation("openSocket").responses).not.toHaveProperty("403");
+    const told = (id: string, status: number) => document.operation(id).responses[status]!.description;
+    expect(told("putTopic", 409)).not.toContain("router");
+    expect(told("ackJobs", 400)).not.toContain("write");
+    expect(told("appendRecords", 400)).not.toContain("seqs");
+    expect(told("getTopic", 404)).not.toContain("session");
+    expect(told("openWatch", 404)).toContain("session");
+    expect(told("peerStatus", 401)).toContain("token for peers");
   });
 });
 
@@ -249,21 +255,20 @@ describe("the answers are as documented", () => {
   /** Against the documented status, schema, headers and media type. */
   function expectDocumented({ method, path, status, code }: Case, reply: Reply): void {
     expect({ status: reply.status, code: reply.body?.error?.code }).toEqual({ status, code });
-    const operation = document.paths[path]?.[method.toLowerCase()];
+    const operation = document.parts.paths[path]?.[method.toLowerCase()];
     const general = status === 405 ? "MethodNotAllowedError" : "NotFoundError";
-    const answer = operation?.responses[status] ?? document.components.responses[general];
+    const answer = operation?.responses[status] ?? document.parts.components.responses[general];
     expect(answer).toBeDefined();
-    const { content, headers = {} } = answerOf(answer!);
+    const { content, headers = {} } = document.answer(answer!);
     const type = reply.headers.get("content-type") ?? "";
     expect(Object.keys(content)).toContain(type);
     const { schema } = content[type]!;
     const value = type === "application/json" ? reply.body : reply.text;
-    expect(complaints(value, schema)).toEqual([]);
-    expect(complaints(value, schema, strict)).toEqual([]);
+    expect(document.complaints(value, schema)).toEqual([]);
     for (const [name, { schema }] of Object.entries(headers)) {
       const text = reply.headers.get(name);
       expect(text).not.toBeNull();
-      expect(complaints(schema.type === "integer" ? Number(text) : text, schema)).toEqual([]);
+      expect(document.complaints(schema.type === "integer" ? Number(text) : text, schema)).toEqual([]);
     }
   }
 
@@ -482,90 +487,5 @@ describe("the answers are as documented", () => {
     expect(documented).toContain("topic_full");
     const unprovoked = ["internal", "request_timeout", "shutting_down"];
     expect(documented.filter((code) => !seen.has(code)).sort()).toEqual(unprovoked);
-  });
-});
-
-describe("the page", () => {
-  const paths = [
-    ["/swagger", "text/html; charset=utf-8"],
-    ["/swagger/json", "application/json"],
-    ["/swagger/start.js", "text/javascript; charset=utf-8"],
-    ["/swagger/swagger-ui-bundle.js", "text/javascript; charset=utf-8"],
-    ["/swagger/swagger-ui.css", "text/css; charset=utf-8"],
-  ] as const;
-
-  test.each(paths)("%s is %s", async (path, type) => {
-    const reply = await server.send("GET", path);
-    expect(reply.status).toBe(200);
-    expect(reply.headers.get("content-type")).toBe(type);
-    expect(reply.headers.get("x-content-type-options")).toBe("nosniff");
-    expect(reply.headers.get("cache-control")).toBe("no-cache");
-    expect(reply.text.length).toBeGreaterThan(100);
-  });
-
-  test.each(paths)("%s is not sent again to who has it", async (path) => {
-    const etag = (await server.send("GET", path)).headers.get("etag")!;
-    for (const known of [etag, `"other", ${etag}`, etag.slice(2), "*"]) {
-      const reply = await server.send("GET", path, undefined, { "if-none-match": known });
-      expect(reply).toMatchObject({ status: 304, text: "" });
-      expect(reply.headers.get("etag")).toBe(etag);
-    }
-    expect(await server.send("GET", path, undefined, { "if-none-match": '"other"' })).toMatchObject({
-      status: 200,
-    });
-  });
-
-  test.each(paths)("%s has a HEAD", async (path, type) => {
-    const reply = await server.send("HEAD", path);
-    expect(reply).toMatchObject({ status: 200, text: "" });
-    expect(reply.headers.get("content-type")).toBe(type);
-    expect(reply.headers.get("etag")).toMatch(/./);
-  });
-
-  test.each(paths)("%s knows GET and HEAD only", async (path) => {
-    const reply = await server.send("POST", path, {});
-    expect(reply).toMatchObject({ status: 405, body: { error: { code: "method_not_allowed" } } });
-    expect(reply.headers.get("allow")!.split(",").sort()).toEqual(["GET", "HEAD"]);
-  });
-
-  test("runs only scripts of its own, and none inside the page", async () => {
-    const { headers, text } = await server.send("GET", "/swagger");
-    const policy = headers.get("content-security-policy")!.split("; ");
-    expect(policy).toContain("default-src 'none'");
-    expect(policy).toContain("script-src 'self'");
-    expect(policy).toContain("connect-src 'self'");
-    const scripts = [...text.matchAll(/<script([^>]*)>([^<]*)/g)];
-    expect(scripts.length).toBeGreaterThan(0);
-    for (const [, attributes, inside] of scripts) {
-      expect(attributes).toContain("src=");
-      expect(inside).toBe("");
-    }
-  });
-
-  test("asks no other host for anything, and everything that it asks for is there", async () => {
-    const page = await server.send("GET", "/swagger");
-    const start = await server.send("GET", "/swagger/start.js");
-    const links = [...page.text.matchAll(/(?:src|href)="([^"]+)"/g)].map((match) => match[1]!);
-    const document = /url: "([^"]+)"/.exec(start.text)![1]!;
-    const fetched = [...links, document].filter((link) => !link.startsWith("data:"));
-    expect(fetched.length).toBeGreaterThan(3);
-    for (const link of fetched) {
-      const target = new URL(link, `${server.url}/swagger`);
-      expect(target.origin).toBe(server.url);
-      expect((await server.send("GET", target.pathname)).status).toBe(200);
-    }
-    expect(page.text.replaceAll("http://www.w3.org/2000/svg", "")).not.toMatch(/https?:|[("']\/\//);
-    expect(start.text).toContain("validatorUrl: null");
-  });
-
-  test("is open where everything else needs a key", async () => {
-    await using own = await startServer({ TOPICS_API_KEYS: "secret", TOPICS_PROBE_AUTH: "1" });
-    for (const [path] of paths) expect((await own.send("GET", path)).status).toBe(200);
-    expect((await own.send("GET", "/v0/topics")).status).toBe(401);
-  });
-
-  test("what is not there is an unknown path", async () => {
-    const reply = await server.send("GET", "/swagger/absent.js");
-    expect(reply).toMatchObject({ status: 404, body: { error: { code: "not_found" } } });
   });
 });

@@ -6,6 +6,7 @@ import {
   BACKFILL_EVENTS_MAX,
   FEED_LOG,
   HEAD_EVENTS_MAX,
+  LOG_ID_LENGTH_MAX,
   PEER_BYTES_MAX,
 } from "../../contract/limits.ts";
 import type { Backfill, EventsPushed, PushEvents, RejectedEvent } from "../../contract/peers.ts";
@@ -29,7 +30,6 @@ const READING_MAX = 10_000;
 const ROWS_PER_PAGE = 4 * BACKFILL_EVENTS_MAX;
 
 /** What names a log, whoever has made it up. */
-const LOG_ID_LENGTH_MAX = 128;
 export const isLogId = (text: string): boolean => text.trim() !== "" && text.length <= LOG_ID_LENGTH_MAX;
 
 function mustBeLogId(text: string): void {

@@ -3,42 +3,13 @@ import { swagger } from "@elysiajs/swagger";
 import { type DocumentDecoration, Elysia } from "elysia";
 import { version } from "../../../package.json";
 import { responses } from "./failures.ts";
+import { guide } from "./guide.ts";
 import { schemas } from "./naming.ts";
-import { hidden, type Tag } from "./operation.ts";
+import { hidden, type Scheme, type Tag } from "./operation.ts";
 import { assets, server } from "./page.ts";
 import { U64_MAX } from "./schema.ts";
 
 const DOCUMENT = "/swagger/json";
-
-const description = `
-An append-only event log over HTTP. A **topic** is a sequence of records, numbered by \`seq\` from 1 without holes.
-Writers append JSON values, each kept byte for byte; readers keep a cursor, ask for what comes after it, and may wait
-for it.
-
-A topic of type \`queue\` holds **jobs**: workers lease them, finish them, and give them back; what was delivered too
-often goes to a dead-letter topic. A **watch** pushes what is new in any number of topics. A **router** copies what is appended to one topic to another one, on the server.
-
-A **feed** is a conversation between agents. Its messages are signed by the instance they are posted to, and reach every
-instance of the network that has a subscriber.
-
-### Keys
-
-A server that was started with keys answers only those who show one: \`Authorization: Bearer <key>\`. Use *Authorize*
-below. A key has some of the scopes \`read\`, \`write\`, \`delete\` and \`admin\`, and may be restricted to names with
-certain prefixes. Without keys every caller may do everything, and the header is ignored.
-
-### What holds everywhere
-
-- Bodies are JSON with the content type \`application/json\`, and may be sent with \`Content-Encoding: gzip\`. They are
-  read strictly: a field of another type, or given twice, is refused; unknown fields are ignored.
-- Every JSON answer carries \`performance\`. More fields may come with later versions; ignore what you do not know.
-- Times are milliseconds since the Unix epoch, durations milliseconds.
-- An error is \`{"error": {"code", "message", "detail"?}}\`. Codes do not change; messages may. After \`429\` and \`503\`
-  the header \`Retry-After\` says how many seconds to wait.
-- Below \`/api\` an error is \`{"ok": false, "error": <text>}\`, and a body of another shape is \`422\`.
-- An unknown path is \`404 not_found\`. A known path with another method is \`405 method_not_allowed\`, and the header
-  \`Allow\` names the methods it has. \`HEAD\` works wherever \`GET\` does.
-`.trim();
 
 const tags: readonly { readonly name: Tag; readonly description: string }[] = [
   { name: "Topics", description: "Create, configure, look at, list and delete topics." },
@@ -51,27 +22,37 @@ const tags: readonly { readonly name: Tag; readonly description: string }[] = [
   { name: "Probes", description: "How the server is doing." },
 ];
 
+const securitySchemes: Record<Scheme, object> = {
+  key: {
+    type: "http",
+    scheme: "bearer",
+    description: "A key of the server. Each operation names the scope that it needs.",
+  },
+  token: {
+    type: "apiKey",
+    in: "query",
+    name: "token",
+    description:
+      "For streams only, where a browser cannot send headers: a key, or better a token made with one (`POST /v0/tokens`).",
+  },
+  peer: { type: "http", scheme: "bearer", description: "What peers show each other: `FEED_PEER_TOKEN`." },
+};
+
 type Documentation = NonNullable<NonNullable<Parameters<typeof swagger>[0]>["documentation"]>;
 
 const documentation = {
   openapi: "3.1.0",
   info: {
     title: "topics",
-    description,
+    description: guide,
     version,
     license: { name: "MIT", identifier: "MIT" },
   },
-  servers: [{ url: "/", description: "This server" }],
+  // As seen from the document, which a proxy may serve below a path of its own.
+  servers: [{ url: "..", description: "This server" }],
   tags: [...tags],
   components: {
-    securitySchemes: {
-      key: {
-        type: "http",
-        scheme: "bearer",
-        description: "A key of the server. Each operation names the scope that it needs.",
-      },
-      peer: { type: "http", scheme: "bearer", description: "What peers show each other: `FEED_PEER_TOKEN`." },
-    },
+    securitySchemes,
     schemas,
     responses,
   },

@@ -6,17 +6,25 @@ import { IDEMPOTENCY_KEY_BYTES_MAX } from "../../contract/limits.ts";
 import { answer, name, ref } from "./naming.ts";
 import type { JsonSchema } from "./schema.ts";
 
-type Failures = {
-  readonly [Code in ErrorCode]: {
-    /** When a client gets it. */
-    readonly when: string;
-    /** What an example tells of it. */
-    readonly detail: ErrorDetail<Code>;
-    readonly message?: string;
-  };
-};
+interface Cause<Code extends ErrorCode = ErrorCode> {
+  /** When a client gets it. */
+  readonly when: string;
+  /** What an example tells of it. */
+  readonly detail: ErrorDetail<Code>;
+  readonly message?: string;
+}
 
-const failures: Failures = {
+/** An error that an operation may end in: for any of its causes, or for one that is told. */
+export type Possible = ErrorCode | { readonly code: ErrorCode; readonly cause: Cause };
+
+/** An error in the words of one operation. */
+export const because = <Code extends ErrorCode>(
+  code: Code,
+  when: string,
+  detail: ErrorDetail<Code> = failures[code].detail,
+): Possible => ({ code, cause: { when, detail } });
+
+const failures: { readonly [Code in ErrorCode]: Cause<Code> } = {
   invalid_request: {
     when: "The body, a field, a query parameter or the name is not what it must be; the message says which.",
     detail: {},
@@ -36,13 +44,11 @@ const failures: Failures = {
   topic_not_found: { when: "There is no such topic.", detail: { topic: "orders.eu" } },
   router_not_found: { when: "There is no such router.", detail: { router: "orders.eu->archive" } },
   not_acceptable: { when: "The `Accept` header leaves out `text/event-stream`.", detail: {} },
-  not_found: { when: "There is no such path, or no such watch session.", detail: {} },
+  not_found: { when: "There is no such path.", detail: {} },
   method_not_allowed: { when: "The path exists and does not know the method.", detail: {} },
   request_timeout: { when: "The body came too slowly.", detail: {} },
   topic_exists_incompatible: {
-    when:
-      "The topic exists with another type, is fed by routers from another source (`reason` is `router_dest_fan_in`), or " +
-      "the router exists with other ends (`router_repoint_forbidden`).",
+    when: "The topic or the router exists, and is another one.",
     detail: { topic: "orders.eu", existing_type: "queue", requested_type: "log" },
   },
   not_a_queue: { when: "The topic is a log.", detail: { topic: "orders.eu" } },
@@ -118,69 +124,85 @@ const shared: readonly ErrorCode[] = [
   "internal",
 ];
 
+type Group = readonly { readonly code: ErrorCode; readonly cause: Cause }[];
+
+/** The errors by status, each once. What an operation says of one counts more than what is said of it in general. */
+function byStatus(possible: readonly Possible[]): [status: number, Group][] {
+  const causes = new Map<ErrorCode, Cause>();
+  for (const each of possible) {
+    if (typeof each !== "string") causes.set(each.code, each.cause);
+    else if (!causes.has(each)) causes.set(each, failures[each]);
+  }
+  const all = Array.from(causes, ([code, cause]) => ({ code, cause }));
+  const groups = Object.groupBy(all, ({ code }) => errors[code].status);
+  return Object.entries(groups).map(([status, group = []]) => [Number(status), group]);
+}
+
 /** The answers to a request that may fail with `possible`, by status. */
-export function failureResponses(possible: readonly ErrorCode[]): Record<string, JsonSchema> {
-  const byStatus = Object.groupBy(new Set(possible), (code) => errors[code].status);
+export function failureResponses(possible: readonly Possible[]): Record<string, JsonSchema> {
+  const isShared = ([{ code, cause } = {}, ...more]: Partial<Group[number]>[]) =>
+    more.length === 0 && shared.includes(code!) && cause === failures[code!];
   return Object.fromEntries(
-    Object.entries(byStatus).map(([status, group = []]) => [
+    byStatus(possible).map(([status, group]) => [
       status,
-      group.length === 1 && shared.includes(group[0]!)
-        ? { $ref: `#/components/responses/${schemaName(group[0]!)}` }
-        : response(Number(status), group),
+      isShared([...group])
+        ? { $ref: `#/components/responses/${schemaName(group[0]!.code)}` }
+        : response(status, group),
     ]),
   );
 }
 
 /** The answers to a request about feeds that may fail with `possible`: in words, whatever it is. */
-export function feedFailureResponses(possible: readonly ErrorCode[]): Record<string, JsonSchema> {
-  const byStatus = Object.groupBy(new Set(possible), (code) => errors[code].status);
-  const answers = Object.entries(byStatus).map(([status, group = []]) => [
+export function feedFailureResponses(possible: readonly Possible[]): Record<string, JsonSchema> {
+  const answers = byStatus(possible).map(([status, group]) => [
     status,
     {
-      description: group.map((code) => failures[code].when).join("\n\n"),
-      ...(headers[Number(status)] && { headers: headers[Number(status)] }),
-      content: {
-        "application/json": {
-          schema: ref(FeedFailure),
-          examples: Object.fromEntries(group.map((code) => [code, { value: feedExample(code) }])),
-        },
-      },
+      description: group.map(({ cause }) => cause.when).join("\n\n"),
+      ...(headers[status] && { headers: headers[status] }),
+      content: { "application/json": { schema: ref(FeedFailure), examples: examplesOf(group, feedExample) } },
     },
   ]);
   return Object.fromEntries(answers);
 }
 
-const feedExample = (code: ErrorCode): object => ({
-  ok: false,
-  error: (errors[code].message as (detail: unknown) => string)(failures[code].detail),
-  performance: { server_total_ms: 0.04 },
-});
-
-/** `components/responses` of the document. */
-export const responses: Record<string, JsonSchema> = Object.fromEntries(
-  shared.map((code) => [schemaName(code), response(errors[code].status, [code])]),
-);
-
-function response(status: number, group: readonly ErrorCode[]): JsonSchema {
-  const schemas = group.map((code) => ({ $ref: `#/components/schemas/${schemaName(code)}` }));
+function response(status: number, group: Group): JsonSchema {
+  const schemas = group.map(({ code }) => ({ $ref: `#/components/schemas/${schemaName(code)}` }));
   return {
-    description: group.map((code) => `\`${code}\`: ${failures[code].when}`).join("\n\n"),
+    description: group.map(({ code, cause }) => `\`${code}\`: ${cause.when}`).join("\n\n"),
     ...(headers[status] && { headers: headers[status] }),
     content: {
       "application/json": {
-        schema: schemas.length === 1 ? schemas[0] : { oneOf: schemas },
-        examples: Object.fromEntries(group.map((code) => [code, { value: example(code) }])),
+        schema: schemas.length === 1 ? schemas[0] : { anyOf: schemas },
+        examples: examplesOf(group, example),
       },
     },
   };
 }
 
-function example(code: ErrorCode): object {
-  const { detail, message } = failures[code];
-  const said = message ?? (errors[code].message as (detail: unknown) => string)(detail);
-  const error = { code, message: said };
-  return {
-    error: Object.keys(detail).length > 0 ? { ...error, detail } : error,
-    performance: { server_total_ms: 0.04 },
-  };
+const examplesOf = (group: Group, example: (code: ErrorCode, cause: Cause) => object): JsonSchema =>
+  Object.fromEntries(group.map(({ code, cause }) => [code, { value: example(code, cause) }]));
+
+const said = (code: ErrorCode, { message, detail }: Cause): string =>
+  message ?? (errors[code].message as (detail: unknown) => string)(detail);
+
+const performance = { server_total_ms: 0.04 };
+
+const feedExample = (code: ErrorCode, cause: Cause): object => ({
+  ok: false,
+  error: said(code, cause),
+  performance,
+});
+
+function example(code: ErrorCode, cause: Cause): object {
+  const error = { code, message: said(code, cause) };
+  const { detail } = cause;
+  return { error: Object.keys(detail).length > 0 ? { ...error, detail } : error, performance };
 }
+
+/** `components/responses` of the document. */
+export const responses: Record<string, JsonSchema> = Object.fromEntries(
+  shared.map((code) => [
+    schemaName(code),
+    response(errors[code].status, [{ code, cause: failures[code] as Cause }]),
+  ]),
+);

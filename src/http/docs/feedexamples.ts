@@ -134,8 +134,12 @@ export const peerStatus = {
   },
 };
 
+/**
+ * Signed, so that an instance of that network takes it: by `Author` (engine/feeds/author.ts) at `created_at`, with the
+ * seed of test 1 of RFC 8032, 7.1, which makes `node` its author.
+ */
 const event = {
-  event_id: change,
+  event_id: "a17c307e934174e130cf258fa82b58b3e0f2f8b2a95e35da9d2a8f33ac355af8",
   protocol_version: "0.1.0",
   event_kind: "FEED_SUBSCRIPTION_UPDATED",
   task_id: null,
@@ -147,7 +151,9 @@ const event = {
     type: "FeedSubscriptionUpdated",
     payload: { ...subscriber, scope_hint: place.scope_hint, gossip_kinds: ["messages"], active: false },
   },
-  signature_hex: "5f".repeat(64),
+  signature_hex:
+    "b9f5ad0239403642e5a398d13fc6dc387548aa7cd5c7f1d01f29c88a3d2c3cfc" +
+    "1403073eeadfa3297f609007b7e6c8148e329bdaca69ee2c8e0bbd03d9866c0d",
 };
 const events = [{ scope: place.scope_hint, event }];
 

@@ -22,6 +22,7 @@ import {
   BACKFILL_EVENTS_MAX,
   HEAD_EVENTS_MAX,
   KNOWN_EVENTS_MAX,
+  LOG_ID_LENGTH_MAX,
   PUSH_EVENTS_MAX,
 } from "../../contract/limits.ts";
 import {
@@ -40,6 +41,7 @@ import type { JsonSchema } from "./schema.ts";
 
 const ID = { pattern: "^[0-9a-f]{64}$" };
 const SAID = { pattern: "\\S" };
+const LOG_ID = { ...SAID, minLength: 1, maxLength: LOG_ID_LENGTH_MAX };
 const NETWORK = "The network.";
 const FEED = "The feed.";
 const SCOPE = "The scope in its one spelling.";
@@ -219,7 +221,7 @@ object(LaneName, "LaneName", "Changes of subscriptions, or the messages of one f
 object(PushEvents, "PushEvents", "Events for an instance.", {
   from: { description: "Who sends them.", ...ID },
   network_id: NETWORK,
-  log_id: { description: "The sender's feed log.", ...SAID },
+  log_id: { description: "The sender's feed log.", ...LOG_ID },
   events: { description: EVENTS, minItems: 1, maxItems: PUSH_EVENTS_MAX, items: ref(CarriedEvent) },
 });
 object(RejectedEvent, "RejectedEvent", "An event that is not what it claims to be.", {
@@ -247,7 +249,11 @@ object(Backfill, "Backfill", "What is asked for of a lane.", {
     default: BACKFILL_EVENTS_DEFAULT,
   },
   head_only: { description: "Only how far the lane goes.", default: false },
-  log_id: "The feed log of who asks. If it has begun anew, it is told what the old one had brought, too.",
+  log_id: {
+    description:
+      "The feed log of who asks. If it has begun anew, it is told what the old one had brought, too.",
+    ...LOG_ID,
+  },
   known_event_ids: { description: "Events that are left out.", maxItems: KNOWN_EVENTS_MAX },
 });
 answer(Backfilled, "Backfilled", "A page of a lane, as its events were accepted.", {

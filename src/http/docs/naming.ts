@@ -6,7 +6,7 @@ import { type JsonSchema, toJsonSchema } from "./schema.ts";
 /** A field's description, alone or with further keywords. */
 export type Words = string | JsonSchema;
 
-type FieldWords<T extends TObject> = { readonly [Field in keyof T["properties"]]: Words };
+export type FieldWords<T extends TObject> = { readonly [Field in keyof T["properties"]]: Words };
 
 /** By what a copy of a shape, such as its optional form, shares with it. */
 const named = new Map<object, string>();
@@ -59,3 +59,7 @@ export function answer<T extends TObject>(
 
 /** A number that is never negative. */
 export const count = (description: string): JsonSchema => ({ description, minimum: 0 });
+
+/** A size in words. */
+export const kib = (bytes: number): string => `${bytes / 2 ** 10} KiB`;
+export const mib = (bytes: number): string => `${bytes / 2 ** 20} MiB`;

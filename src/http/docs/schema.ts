@@ -45,8 +45,9 @@ function body(schema: TSchema, inner: (part: TSchema) => JsonSchema): JsonSchema
     case "String":
     case "Boolean":
     case "Number":
-    case "Null":
       return { type: kind.toLowerCase() };
+    case "Null":
+      return { const: null };
     case "Literal":
       return { const: schema.const };
     case "Integer":
@@ -54,7 +55,7 @@ function body(schema: TSchema, inner: (part: TSchema) => JsonSchema): JsonSchema
     case "Array":
       return { type: "array", items: inner(schema.items) };
     case "Tuple":
-      return { type: "array", prefixItems: schema.items.map(inner), items: false };
+      return tuple(schema.items.map(inner));
     case "Record":
       return {
         type: "object",
@@ -85,15 +86,30 @@ function integer({ format = "int64", minimum, beyond }: TSchema): JsonSchema {
   return { type: "integer", format };
 }
 
-/** Strings to choose from are an `enum`, and plain types are named together, which reads best. */
+/** Neither longer nor shorter: tools know that better from its length than from `items: false`. */
+const tuple = (items: readonly JsonSchema[]): JsonSchema => ({
+  type: "array",
+  prefixItems: items,
+  minItems: items.length,
+  maxItems: items.length,
+});
+
+/** What to choose from is an `enum`, and plain types are named together, which reads best. */
 function union(members: readonly TSchema[], inner: (part: TSchema) => JsonSchema): JsonSchema {
-  const values = members.filter((member) => member[Kind] === "Literal").map((member) => member.const);
-  const others = members.filter((member) => member[Kind] !== "Literal").map(inner);
-  const choices: JsonSchema[] = values.length > 0 ? [{ type: "string", enum: values }, ...others] : others;
-  const [first, ...more] = choices.filter(({ type }) => type !== "null");
-  if (first === undefined || more.length > 0) return { anyOf: choices };
-  if (choices.length === 1) return first;
-  if (first.type === undefined) return { anyOf: choices };
+  const of = (kind: string) => members.filter((member) => member[Kind] === kind);
+  const values = of("Literal").map((member) => member.const);
+  const enums = Object.entries(Object.groupBy(values, (value) => typeof value)).map(([type, values]) => ({
+    type: type === "number" ? "integer" : type,
+    enum: values,
+  }));
+  const others = members.filter((member) => !["Literal", "Null"].includes(member[Kind])).map(inner);
+  const choices: JsonSchema[] = [...enums, ...others];
+  const isNullable = of("Null").length > 0;
+  const [first, ...more] = choices;
+  if (first === undefined || more.length > 0 || (isNullable && first.$ref !== undefined))
+    return { anyOf: isNullable ? [...choices, { type: "null" }] : choices };
+  // Any JSON is null, too.
+  if (!isNullable || first.type === undefined) return first;
   return {
     ...first,
     type: [first.type, "null"],

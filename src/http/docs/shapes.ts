@@ -19,7 +19,7 @@ import {
   TAG_BYTES_MAX,
 } from "../../contract/limits.ts";
 import { AppendPerformance, DiffPerformance, Performance } from "../../contract/performance.ts";
-import { Health, Ready, ServerFigures, WalFigures } from "../../contract/probes.ts";
+import { FeedTotals, Health, Ready, ServerFigures, WalFigures } from "../../contract/probes.ts";
 import {
   Append,
   Appended,
@@ -43,7 +43,7 @@ import {
   TopicSummary,
 } from "../../contract/topics.ts";
 import { resolveConfig } from "../../engine/config.ts";
-import { answer, count, name, object } from "./naming.ts";
+import { answer, count, type FieldWords, name, object } from "./naming.ts";
 
 export const TOPIC = "The topic's name.";
 const EPOCH = count("Changes with every new instance of the name.");
@@ -69,6 +69,10 @@ object(DiffPerformance, "DiffPerformance", "What a read cost.", {
 
 /** What holds for a topic that nobody has configured. */
 const defaults = resolveConfig("any", {});
+
+const DELIVERIES =
+  "a job delivered so often goes to `dead_letter` instead of being leased again; 0 is no limit, and without `dead_letter` " +
+  "there is none either.";
 
 object(
   TopicConfigInput,
@@ -122,11 +126,12 @@ object(
       default: defaults.claim_jitter_ms,
     },
     max_deliveries: {
-      description: "Queues: a job delivered so often goes to `dead_letter` instead; 0 is no limit.",
+      description: `Queues: ${DELIVERIES}`,
       default: defaults.max_deliveries,
     },
     dead_letter:
-      "Queues: the topic that takes jobs which were delivered too often. Must be a legal name, and not the queue's own.",
+      "Queues: the topic that takes jobs which were delivered too often; created when the first one comes. A legal name, " +
+      "which is 1 to 255 of `A-Z a-z 0-9 . _ : -`, the first a letter or a digit, and not the queue's own.",
     leases_durable: {
       description: "Queues: whether leases survive a restart.",
       default: defaults.leases_durable,
@@ -152,7 +157,7 @@ object(TopicConfig, "TopicConfig", "All settings of a topic.", {
     minimum: 0,
     maximum: CLAIM_JITTER_MS_MAX,
   },
-  max_deliveries: count("Queues: a job delivered so often goes to `dead_letter` instead; 0 is no limit."),
+  max_deliveries: count(`Queues: ${DELIVERIES}`),
   dead_letter: "Queues: the topic that takes jobs which were delivered too often.",
   leases_durable: "Queues: whether leases survive a restart.",
 });
@@ -216,7 +221,7 @@ object(RecordInput, "RecordInput", "A record to append.", {
     maxProperties: META_KEYS_MAX,
   },
 });
-object(Append, "Append", "Records to append: all of them or none. Unknown fields are ignored.", {
+export const append = {
   records: { description: "In their order.", minItems: 1, maxItems: BATCH_RECORDS_MAX },
   node: `For records without a \`node\` of their own, which is when its length counts: at most ${NODE_BYTES_MAX} bytes.`,
   idempotency_key: {
@@ -231,24 +236,20 @@ object(Append, "Append", "Records to append: all of them or none. Unknown fields
       "Settings of the topic if this write creates it, which needs the scope `admin`. Else ignored.",
   },
   disable_backpressure: { description: "Accepted, and changes nothing.", default: false },
-});
-answer(
-  Appended,
-  "Appended",
-  "Where the records are.",
-  {
-    topic: TOPIC,
-    epoch: EPOCH,
-    first_seq: count("Seq of the first record."),
-    last_seq: count("Seq of the last record."),
-    seqs: "One for each record, in order. Absent with `return_seqs=false`.",
-    head_seq: count("The topic's head right after this write."),
-    count: count("Records of this batch."),
-    created: "Whether this write created the topic.",
-    deduped: "Whether an earlier write with the same idempotency key is answered again.",
-  },
-  AppendPerformance,
-);
+} satisfies FieldWords<typeof Append>;
+object(Append, "Append", "Records to append: all of them or none. Unknown fields are ignored.", append);
+export const appended = {
+  topic: TOPIC,
+  epoch: EPOCH,
+  first_seq: count("Seq of the first record."),
+  last_seq: count("Seq of the last record."),
+  seqs: "One for each record, in order. Absent with `return_seqs=false`.",
+  head_seq: count("The topic's head right after this write."),
+  count: count("Records of this batch."),
+  created: "Whether this write created the topic.",
+  deduped: "Whether an earlier write with the same idempotency key is answered again.",
+} satisfies FieldWords<typeof Appended>;
+answer(Appended, "Appended", "Where the records are.", appended, AppendPerformance);
 object(Diff, "Diff", "What to read. Everything has a default. Unknown fields are ignored.", {
   from_seq: {
     description: "Read what comes after this seq. Beyond 2^53-1 it is beyond any seq.",
@@ -271,14 +272,15 @@ object(Diff, "Diff", "What to read. Everything has a default. Unknown fields are
   },
   epoch: "The `epoch` that `from_seq` belongs to. If the topic was recreated since, a tombstone says so.",
 });
-object(RecordOutput, "RecordOutput", "A record as it was appended.", {
-  $seq: { description: "Its place in the topic, from 1 without holes.", minimum: 1 },
+export const record = {
+  $seq: { description: "Its place in the topic, from 1 on.", minimum: 1 },
   $ts: count("When it was appended, in ms since the Unix epoch. Never decreases along `$seq`."),
   $node: "Who wrote it, if told.",
   $tag: "Its tag, if it has one and `include_tags` was asked for.",
   data: "Any JSON value, byte for byte as it was sent.",
   meta: "Any JSON value, byte for byte as it was sent; if it has one and `include_meta` is not false.",
-});
+} satisfies FieldWords<typeof RecordOutput>;
+object(RecordOutput, "RecordOutput", "A record as it was appended.", record);
 object(Tombstone, "Tombstone", "A gap: records that the reader has missed and can no longer get.", {
   gap_from: count("First seq of the gap."),
   gap_to: count("Last seq of the gap."),
@@ -310,9 +312,9 @@ name(TagFilter, "TagFilter", {
   description:
     'Selects records by tag: `["tag","Eq",tag]`, `["tag","Glob","prefix*"]`, or a string, which is a prefix if it ends ' +
     "in `*` and else the whole tag. Records without a tag never match.",
-  if: { type: "array", prefixItems: [true, { const: "Glob" }] },
+  if: { type: "array", prefixItems: [{}, { const: "Glob" }] },
   // biome-ignore lint/suspicious/noThenProperty: the keyword of JSON Schema.
-  then: { prefixItems: [true, true, { pattern: "\\*$" }] },
+  then: { prefixItems: [{}, {}, { pattern: "\\*$" }] },
 });
 object(
   DeleteRecords,
@@ -321,8 +323,8 @@ object(
     description:
       "Which records to delete. At least one of the two; both together must hold. Unknown fields are ignored.",
     anyOf: [
-      { required: ["before_seq"], properties: { before_seq: { type: "integer" } } },
-      { required: ["match"], properties: { match: { type: ["string", "array"] } } },
+      { required: ["before_seq"], properties: { before_seq: { not: { type: "null" } } } },
+      { required: ["match"], properties: { match: { not: { type: "null" } } } },
     ],
   },
   {
@@ -362,8 +364,19 @@ object(WalFigures, "WalFigures", "What the storage did since the start.", {
   rotations: count("Starts over of the write-ahead log."),
   submit_full_total: count("Changes refused since too many waited."),
 });
+object(FeedTotals, "FeedTotals", "What is there of feeds, and what has become of events since the start.", {
+  events: count("Events that were ever in the log of feeds."),
+  records: count("Those that it holds."),
+  bytes: count("Bytes of these."),
+  subscriptions: count("Subscriptions that hold, of this instance and of others."),
+  posted: count("Events that clients have brought about."),
+  accepted: count("Events of peers that were new."),
+  duplicates: count("Events of peers that were known."),
+  rejected: count("Events of peers that are not what they claim to be."),
+});
 answer(ServerFigures, "ServerFigures", "What the server is doing.", {
   bytes_live: count("Bytes of all live records."),
+  feeds: "",
   queue_leases_in_flight: count("Leases that have not expired."),
   queue_topics: count("Topics of type queue."),
   ready: "Whether the server takes requests.",

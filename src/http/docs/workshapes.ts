@@ -19,6 +19,8 @@ import {
   JobsClaimed,
   Nack,
   Nacked,
+  PushedJob,
+  WorkEnded,
 } from "../../contract/queues.ts";
 import { FullTagFilter } from "../../contract/records.ts";
 import {
@@ -29,7 +31,7 @@ import {
   RouterState,
   RouterSummary,
 } from "../../contract/routers.ts";
-import { answer, count, name, object } from "./naming.ts";
+import { answer, count, type FieldWords, name, object } from "./naming.ts";
 import { TOPIC } from "./shapes.ts";
 
 const LEASE = `Clamped to ${LEASE_MS_MIN}..${LEASE_MS_MAX}.`;
@@ -49,7 +51,7 @@ object(Claim, "Claim", "Who asks for jobs, and how many. Unknown fields are igno
   },
   lease_ms: `How long the leases are; left out or null as the queue says. ${LEASE}`,
 });
-object(ClaimedJob, "ClaimedJob", "A leased job.", {
+const job = {
   $seq: { description: "Its place in the queue.", minimum: 1 },
   lease_id: { description: "Names this lease, and no other one ever.", pattern: "^lease_[0-9a-f]{1,16}$" },
   deadline: count("The lease ends behind this time, in ms since the Unix epoch."),
@@ -58,6 +60,16 @@ object(ClaimedJob, "ClaimedJob", "A leased job.", {
   deliveries: { description: "How often it was leased, with this time.", minimum: 1 },
   data: "Any JSON value, byte for byte as it was sent.",
   meta: "Any JSON value, byte for byte as it was sent; if it has one.",
+} satisfies FieldWords<typeof ClaimedJob>;
+object(ClaimedJob, "ClaimedJob", "A leased job.", job);
+object(PushedJob, "PushedJob", "A leased job of a stream.", { topic: TOPIC, ...job });
+object(WorkEnded, "WorkEnded", "Why a stream of work ends.", {
+  code:
+    "409: the topic was deleted. `server_shutting_down`: the server stops; reconnect. `slow_consumer`: the client took " +
+    "nothing for too long. `unauthorized`: the token has expired, or the key may do something else by now. `internal`: " +
+    "the server failed.",
+  error: "The same in words.",
+  topic: TOPIC,
 });
 answer(JobsClaimed, "JobsClaimed", "The jobs leased.", {
   topic: TOPIC,
@@ -144,7 +156,9 @@ object(RouterInput, "RouterInput", "What a router does. What is left out has its
 name(FullTagFilter, "FullTagFilter", "A filter without shorthand.");
 const shown = { ...settings, filter: "Which records are copied, by tag; null is all." };
 const ROUTER = "The router's name.";
-const FORWARDED = count("Records copied, and holes for those that were lost before.");
+const FORWARDED = count(
+  "Records copied, and those lost before they could be, which `dest` leaves out a seq for each.",
+);
 answer(RouterPut, "RouterPut", "A router as it is configured now.", {
   router: ROUTER,
   created: "Whether this call created it.",
