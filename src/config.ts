@@ -16,6 +16,12 @@ import {
 /** A timer that is set for longer ends at once. */
 const TIMER_MS_MAX = 2 ** 31 - 1;
 
+/** With a scheme, or a host alone for every scheme. */
+const ORIGIN = /^(?:[a-z][a-z0-9+.-]*:\/\/)?[^/?#\s]+$/;
+
+const ON = /^(?:1|true)$/;
+const OFF = /^(?:0|false)$/;
+
 type Value = string | number | boolean;
 
 /** One thing that can be set. `flag` is the command line's spelling, with its argument. */
@@ -56,10 +62,15 @@ function interval(text: string): number | undefined {
   return Math.max(number, SYNC_INTERVAL_MS_MIN);
 }
 
+/** What is out of its range counts as the end of it. */
+function heartbeat(text: string): number | undefined {
+  return /^\s*\d+\s*$/.test(text) ? Math.min(Math.max(Number(text), 1), HEARTBEAT_MS_MIN) : undefined;
+}
+
 const boolean = (options: Options<boolean>): Setting<boolean> => ({
   range: "`1` or `true`",
   ...options,
-  parse: (text) => text === "1" || text === "true",
+  parse: (text) => (ON.test(text) ? true : OFF.test(text) ? false : undefined),
 });
 
 const LOG_LEVELS = ["trace", "debug", "info", "warn", "error", "off"];
@@ -184,15 +195,17 @@ export const settings = {
   streamBytesMax: unsigned({
     variable: "TOPICS_MAX_STREAM_BYTES",
     otherwise: STREAM_BYTES_MAX_DEFAULT,
-    what: "bytes that streams hold for slow readers; beyond it the slowest is cut; `0` is no limit",
+    what: "bytes held for slow readers; beyond it those that hold most for longest are cut; `0` is no limit",
   }),
-  heartbeatMsMin: unsigned({
-    variable: "TOPICS_TEST_MIN_HEARTBEAT_MS",
-    otherwise: HEARTBEAT_MS_MIN,
-    range: `1 … ${HEARTBEAT_MS_MIN}`,
-    max: HEARTBEAT_MS_MIN,
-    what: "the shortest `heartbeat_ms` of a watch, for tests",
-  }),
+  heartbeatMsMin: {
+    ...unsigned({
+      variable: "TOPICS_TEST_MIN_HEARTBEAT_MS",
+      otherwise: HEARTBEAT_MS_MIN,
+      range: `1 … ${HEARTBEAT_MS_MIN}`,
+      what: "the shortest `heartbeat_ms` of a watch, for tests",
+    }),
+    parse: heartbeat,
+  },
   totalBytesMax: unsigned({
     variable: "TOPICS_MAX_TOTAL_BYTES",
     otherwise: 0,
@@ -264,6 +277,8 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 export interface Effective {
   readonly value: Value;
   readonly from: "flag" | "variable" | "default";
+  /** What the variable says, if that means nothing. */
+  readonly ignored?: string;
 }
 
 /** What holds for every setting, and why. */
@@ -274,7 +289,8 @@ export function effective(environment: Environment, flags: Flags = {}): Record<N
     const value = told === undefined ? undefined : setting.parse(told);
     if (flag !== undefined) return [name, { value: flag, from: "flag" }];
     if (value !== undefined) return [name, { value, from: "variable" }];
-    return [name, { value: setting.otherwise, from: "default" }];
+    const otherwise = { value: setting.otherwise, from: "default" };
+    return [name, told?.trim() ? { ...otherwise, ignored: told } : otherwise];
   });
   return wholeAddress(Object.fromEntries(found) as Record<Name, Effective>);
 }
@@ -305,4 +321,14 @@ function wholeAddress(found: Record<Name, Effective>): Record<Name, Effective> {
     host: { value: name.replace(/^\[(.*)\]$/, "$1"), from },
     port: found.port.from === "flag" ? found.port : { value: Number(port), from },
   };
+}
+
+/** Origins of web pages, as browsers spell them. Throws for what is none. */
+export function originsIn({ corsOrigins }: Config): string[] {
+  const origins = corsOrigins
+    .split(",")
+    .flatMap((entry) => entry.trim().toLowerCase().replace(/\/$/, "") || []);
+  const wrong = origins.find((origin) => !ORIGIN.test(origin));
+  if (wrong === undefined) return origins;
+  throw new Error(`Cannot use TOPICS_CORS_ORIGINS: "${wrong}" is no origin such as https://app.example`);
 }

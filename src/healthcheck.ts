@@ -1,5 +1,6 @@
 /** Asks the server at the configured address whether it is up. */
 import { isIPv6 } from "node:net";
+import { checkAddress } from "./address.ts";
 import type { Config } from "./config.ts";
 
 const TIMEOUT_MS = 5000;
@@ -9,6 +10,7 @@ const REACHED_AT: Readonly<Record<string, string>> = { "0.0.0.0": "127.0.0.1", "
 
 /** Throws, saying why, if the server is not up. */
 export async function checkHealth(config: Config): Promise<void> {
+  checkAddress(config, false);
   if (config.port === 0) throw new Error("Cannot ask a server on port 0: say with --port which one it got");
   const host = REACHED_AT[config.host] ?? config.host;
   const scheme = config.tlsCertFile === "" ? "http" : "https";
@@ -29,7 +31,8 @@ async function statusOf(url: string): Promise<number> {
     });
     return response.status;
   } catch (error) {
-    const { code, name } = error as { code?: string; name: string };
-    throw new Error(`Cannot reach ${url}: ${code ?? name}`, { cause: error });
+    const { name, message } = error as Error;
+    const why = name === "TimeoutError" ? `no answer within ${TIMEOUT_MS / 1000} s` : message;
+    throw new Error(`Cannot reach ${url}: ${why}`, { cause: error });
   }
 }

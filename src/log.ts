@@ -1,8 +1,15 @@
-/** The server's log: one line per event on stdout, as JSON, or readable where a person is looking. */
+/**
+ * The server's log: one line per event on stdout, as JSON, or readable where a person is looking.
+ *
+ * Whoever logs never hears that it did not work: a full disk must not end a server that could go on.
+ */
 import pino from "pino";
-import pretty from "pino-pretty";
+import { prettyFactory } from "pino-pretty";
 
 export type Logger = pino.Logger;
+
+/** What cannot be written is kept for later up to here; then the newest lines are dropped. */
+const KEPT_BYTES_MAX = 256 * 1024;
 
 export function createLogger(level: string): Logger {
   const options = {
@@ -11,12 +18,29 @@ export function createLogger(level: string): Logger {
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  const stdout = pino.destination({ fd: 1, sync: true });
+  const stdout = pino.destination({ fd: 1, sync: true, maxLength: KEPT_BYTES_MAX });
+  stdout.on("error", told());
   if (!process.stdout.isTTY) return pino(options, { write: (line) => stdout.write(escapedControls(line)) });
-  // An in-process stream: a pino transport is a worker that a compiled executable cannot load.
-  const screen = pretty({ colorize: true, sync: true, ignore: "pid,hostname" });
-  return pino(options, { write: (line) => screen.write(shownControls(line)) });
+  const pretty = prettyFactory({ colorize: true, singleLine: true, ignore: "pid,hostname" });
+  return pino(options, { write: (line) => stdout.write(String(pretty(shownControls(line)))) });
 }
+
+/** Tells of the first error on stderr. */
+function told(): (error: Error) => void {
+  let isTold = false;
+  return ({ message }) => {
+    if (!isTold) console.error(`topics: Cannot write the log: ${oneLine(message)}`);
+    isTold = true;
+  };
+}
+
+/** The text with its control characters escaped, line ends as well: for a single line that anybody may see. */
+export const oneLine = (text: string): string =>
+  escapedControls(
+    JSON.stringify(text)
+      .slice(1, -1)
+      .replace(/\\(["\\])/g, "$1"),
+  );
 
 /** JSON escapes the control characters below U+0020; the others can confuse a terminal as well. */
 const escapedControls = (line: string): string =>

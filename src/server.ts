@@ -1,9 +1,8 @@
 /** One running server: keys, store, engine and HTTP, opened in order and taken down in reverse. */
 
-import { rename, rm, writeFile } from "node:fs/promises";
 import http from "node:http";
 import { checkAddress, isLoopback } from "./address.ts";
-import { type Config, withoutSecrets } from "./config.ts";
+import { type Config, originsIn, withoutSecrets } from "./config.ts";
 import { keyFile, keySources, tlsFrom } from "./credentials.ts";
 import { Consensus } from "./engine/consensus/consensus.ts";
 import { Engine } from "./engine/engine.ts";
@@ -17,10 +16,14 @@ import { Tokens } from "./http/tokens.ts";
 import { Turns } from "./http/turns.ts";
 import type { Logger } from "./log.ts";
 import { feedSettings, type PeerSettings, peerSettings } from "./peers.ts";
-import { Store } from "./store/store.ts";
+import { clearPortFile, removePortFile, writePortFile } from "./portfile.ts";
+import { isFull, Store } from "./store/store.ts";
 
 /** Requests that still run this long after a stop was asked for are dropped. */
 const DRAIN_MS = 10_000;
+/** Connections are closed when there was nothing to be done on any of them for so long. */
+const QUIET_MS = 100;
+const LOOK_MS = 20;
 
 const HEADER_BYTES_MAX = 512 * 1024;
 
@@ -41,22 +44,30 @@ export async function startServer(
   broken: (reason: unknown) => void,
   now: () => number = Date.now,
 ): Promise<Server> {
+  await withPortFile(given.portFile, () => clearPortFile(given.portFile));
   const keys = new Keys(keySources(given));
   const tls = tlsFrom(given);
   const feeds = feedSettings(given);
   const peers = peerSettings(given);
+  const corsOrigins = originsIn(given);
   const config = withoutSecrets(given);
-  const access = keys.count > 0 ? "keys" : (await isLoopback(config.host)) ? "local" : "public";
+  const isLocal = await isLoopback(config.host);
+  const access = keys.count > 0 ? "keys" : isLocal ? "local" : "public";
   checkAddress(config, access === "public");
   logAccess(access, config, keys, log);
+  if (!isLocal && tls === undefined) {
+    log.warn({ host: config.host }, "keys and data travel in the clear, unless a proxy in front speaks TLS");
+  }
   logLimits(config, log);
 
+  let isStarted = false;
   await using parts = new AsyncDisposableStack();
-  parts.defer(() => log.info("state saved"));
   const unexpected = (error: unknown) => log.error({ err: error }, "a request failed");
   const start = performance.now();
   log.info({ dataDir: config.dataDir }, "opening the data directory");
-  const store = parts.use(openStore(config, log, broken));
+  const store = parts.adopt(openStore(config, log, broken), (store) => {
+    if (close(store, log) && isStarted) log.info("state saved");
+  });
   const engine = parts.use(
     new Engine({
       store,
@@ -64,9 +75,11 @@ export async function startServer(
       feeds,
       now,
       failed: (error, isBroken) => {
-        log.error({ err: error }, "a write failed and was undone");
+        if (isFull(error)) log.error("no space left on the disk: writes are refused until there is some");
+        else log.error({ err: error }, "a write failed and was undone");
         if (isBroken) broken(error);
       },
+      freed: () => log.info("there is space on the disk again: writes work"),
       unexpected,
     }),
   );
@@ -86,29 +99,21 @@ export async function startServer(
     peerToken: peers.token,
     tokens,
     streams,
-    corsOrigins: config.corsOrigins.split(",").flatMap((origin) => origin.trim() || []),
+    corsOrigins,
     tls,
     unexpected,
   });
   listen(app, config);
-  parts.defer(async () => {
-    admission.drain();
-    streams.end();
-    let drained = true;
-    const deadline = setTimeout(() => {
-      drained = false;
-      app.server?.stop(true);
-    }, DRAIN_MS);
-    await app.server?.stop();
-    clearTimeout(deadline);
-    if (drained) log.info("drained");
-    else log.warn("requests still running after 10 s were dropped");
-  });
+  parts.defer(() => drain(app.server!, admission, streams, log));
   const { hostname, port } = app.server!;
   const address = `${hostname?.includes(":") ? `[${hostname}]` : hostname}:${port}`;
-  if (config.portFile !== "") await writePortFile(config.portFile, address);
+  await withPortFile(config.portFile, async () => {
+    await writePortFile(config.portFile, address);
+    parts.defer(() => removePortFile(config.portFile, address));
+  });
   log.info({ address, tls: tls !== undefined }, "listening");
   peering.start();
+  isStarted = true;
   const kept = parts.move();
   return {
     address,
@@ -118,6 +123,47 @@ export async function startServer(
     },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   };
+}
+
+/** Lets requests finish, and closes the connections on which there are none. */
+async function drain(
+  server: Bun.Server<unknown>,
+  admission: Admission,
+  streams: Streams,
+  log: Logger,
+): Promise<void> {
+  admission.drain();
+  streams.end();
+  // Of its own accord it waits for connections that were never used as well.
+  const stopped = server.stop();
+  // Pending are those whose answers are not sent to their end, too.
+  const left = () => {
+    const { requests } = admission.load;
+    return { requests, answers: server.pendingRequests - requests, sockets: server.pendingWebSockets };
+  };
+  const isQuiet = () => Object.values(left()).every((count) => count <= 0);
+  const deadline = performance.now() + DRAIN_MS;
+  let quietAt = performance.now() + QUIET_MS;
+  let isOver = false;
+  while (!isOver && performance.now() < Math.min(quietAt, deadline)) {
+    isOver = await Promise.race([stopped.then(() => true), Bun.sleep(LOOK_MS).then(() => false)]);
+    if (!isQuiet()) quietAt = performance.now() + QUIET_MS;
+  }
+  if (isOver || isQuiet()) log.info("drained");
+  else log.warn(left(), "what was not finished after 10 s was dropped");
+  await Promise.all([server.stop(true), stopped]);
+}
+
+/** False if the disk is full. What is not in the main file stays in the log beside it for the next start. */
+function close(store: Store, log: Logger): boolean {
+  try {
+    store[Symbol.dispose]();
+    return true;
+  } catch (error) {
+    if (!isFull(error)) throw error;
+    log.warn("no space left to put the write-ahead log into the main file: the next start will");
+    return false;
+  }
 }
 
 /** Nobody is spoken to before that is started. */
@@ -173,10 +219,11 @@ function openStore({ dataDir, acceptLoss }: Config, log: Logger, broken: (reason
       acceptLoss,
       checkpointer,
       checkpoints: {
-        delayed: (reason) => log.warn({ reason }, "a checkpoint failed and will be tried again"),
+        delayed: (reason) => log.warn({ reason }, "a checkpoint failed; it is tried again until it works"),
         ended: broken,
       },
       lost: (damage) => log.error({ damage }, "the newest records are missing; going on with what is there"),
+      restored: () => log.warn("the data is a backup: what was written after it is missing"),
     });
   } catch (error) {
     throw explained(`Cannot use the data directory ${dataDir}`, error);
@@ -199,13 +246,12 @@ function explained(what: string, error: unknown): Error {
   return new Error(message.startsWith("Cannot ") ? message : `${what}: ${message}`, { cause: error });
 }
 
-async function writePortFile(path: string, address: string): Promise<void> {
-  const temporary = `${path}.tmp`;
+/** Tries what has to do with the port file. */
+async function withPortFile(path: string, attempt: () => Promise<void>): Promise<void> {
+  if (path === "") return;
   try {
-    await writeFile(temporary, address);
-    await rename(temporary, path);
+    await attempt();
   } catch (error) {
-    await rm(temporary, { force: true });
     throw explained(`Cannot write the port file ${path}`, error);
   }
 }

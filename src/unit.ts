@@ -22,6 +22,7 @@ Type=notify
 ExecStart=${command.map(escaped).join(" ")}
 Restart=on-failure
 RestartSec=${RESTART_SECONDS}
+TimeoutStartSec=infinity
 TimeoutStopSec=${STOP_SECONDS}
 WatchdogSec=${WATCHDOG_SECONDS}
 LimitNOFILE=${OPEN_FILES_MAX}

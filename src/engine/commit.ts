@@ -81,6 +81,8 @@ export interface CommitEvents {
   readonly closing: (group: Group) => void;
   /** After each commit. */
   readonly committed: (group: Group) => void;
+  /** After each commit that has changed what is on disk. */
+  readonly stored?: () => void;
   /** After each transaction that failed. */
   readonly undone: (group: Group) => void;
   /** A transaction failed. `broken`: the medium did, and nothing will be acknowledged any more. */
@@ -272,7 +274,9 @@ export class Commits {
   /** Counts what a transaction on disk has changed. */
   #count(answers: readonly Answer[]): void {
     const brought = answers.flatMap(({ brings }) => brings ?? []);
-    if (brought.length > 0) this.#batches++;
+    if (brought.length === 0) return;
+    this.#events.stored?.();
+    this.#batches++;
     this.#entries += brought.length;
     for (const bytes of brought) this.#bytes += bytes;
   }
@@ -342,8 +346,8 @@ export class Commits {
     } catch (error) {
       group.undo();
       this.#broken = isIoError(error);
-      this.#events.failed(error, this.#broken);
       this.#events.undone(group);
+      this.#events.failed(error, this.#broken);
       return { error };
     }
   }

@@ -1,6 +1,6 @@
 /** Puts the engine together over a store. */
 import type { RouterSettings } from "../contract/routers.ts";
-import type { Store } from "../store/store.ts";
+import { isFull, type Store } from "../store/store.ts";
 import { Bell } from "./bell.ts";
 import { Catalog, emptied } from "./catalog.ts";
 import { Commits } from "./commit.ts";
@@ -15,6 +15,7 @@ import { Reading } from "./reading.ts";
 import { Reclaimer } from "./reclaim.ts";
 import { Routers } from "./routers.ts";
 import { type Router, RouterSet } from "./routerset.ts";
+import { Space } from "./space.ts";
 import { Topics } from "./topics.ts";
 import { Watch, type WatchLimits } from "./watch.ts";
 
@@ -24,8 +25,13 @@ export interface EngineOptions {
   readonly feeds: FeedSettings;
   /** Ms since the Unix epoch. */
   readonly now: () => number;
-  /** A transaction failed. `broken`: the medium did, and the process must end. */
+  /**
+   * A transaction failed; on a full disk this is told of the first one only. `broken`: the medium did, and the process
+   * must end.
+   */
   readonly failed: (error: unknown, broken: boolean) => void;
+  /** Writes work again on a disk that was full. */
+  readonly freed?: () => void;
   /** Something that should not be has ended a stream. */
   readonly unexpected: (error: unknown) => void;
 }
@@ -45,8 +51,9 @@ export class Engine implements Disposable {
   readonly #forwarder: Forwarder;
   readonly #now: () => number;
 
-  constructor({ store, limits, feeds, now, failed, unexpected }: EngineOptions) {
+  constructor({ store, limits, feeds, now, failed, freed, unexpected }: EngineOptions) {
     const bell = new Bell();
+    const space = new Space(now);
     this.#store = store;
     // Seqs may be given out again, so readers must be able to tell.
     if (store.acceptedLoss) store.transaction(() => store.topics.renewEpochs(now()));
@@ -63,8 +70,13 @@ export class Engine implements Disposable {
         this.network.committed(group);
         ring(bell, group);
       },
+      stored: () => {
+        if (space.written()) freed?.();
+      },
       undone: (group) => this.queues.undone(group),
-      failed,
+      failed: (error, broken) => {
+        if (!isFull(error) || space.refused()) failed(error, broken);
+      },
     });
     this.#now = now;
     this.#reclaimer = new Reclaimer(store, this.#catalog, this.#commits);

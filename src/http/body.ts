@@ -4,6 +4,7 @@ import { createGunzip } from "node:zlib";
 import type { Static, TSchema } from "@sinclair/typebox";
 import { decoder } from "../contract/decode.ts";
 import { ApiError, invalid } from "../contract/errors.ts";
+import { BODY_BYTES_PER_MS_MIN, BODY_PATIENCE_MS } from "../contract/limits.ts";
 import type { Admission } from "./admission.ts";
 import { callOf } from "./call.ts";
 import { discard } from "./garbage.ts";
@@ -11,9 +12,6 @@ import { Gathering } from "./gathering.ts";
 
 const INFLATED_CHUNK_BYTES = 256 * 1024;
 
-/** What a body may take: so long, and longer at this rate. A slower one would hold memory that others need. */
-const PATIENCE_MS = 30_000;
-const BYTES_PER_MS_MIN = 256;
 /** Shorter bodies are as slow as their connection may be. */
 const TIMED_BYTES_MIN = 64 * 1024;
 
@@ -115,12 +113,12 @@ async function* received(request: Request, admission: Admission): AsyncGenerator
   let isLate = false;
   const giveUp = () => reader.cancel().catch(() => {});
   const check = () => {
-    const leftMs = start + PATIENCE_MS + length / BYTES_PER_MS_MIN - performance.now();
+    const leftMs = start + BODY_PATIENCE_MS + length / BODY_BYTES_PER_MS_MIN - performance.now();
     isLate = leftMs <= 0;
     if (isLate) giveUp();
     else timer = setTimeout(check, leftMs);
   };
-  let timer = setTimeout(check, PATIENCE_MS);
+  let timer = setTimeout(check, BODY_PATIENCE_MS);
   try {
     for (;;) {
       const { done, value } = await reader.read();

@@ -6,6 +6,7 @@ import type { Engine } from "../engine/engine.ts";
 import type { TopicFigures } from "../engine/figures.ts";
 import { access } from "./access.ts";
 import type { Admission } from "./admission.ts";
+import { callOf } from "./call.ts";
 import * as examples from "./docs/examples.ts";
 import { media, operation } from "./docs/operation.ts";
 import { reply } from "./reply.ts";
@@ -62,7 +63,9 @@ export function metricsRoutes(metrics: Metrics) {
   const answer = async ({ request }: { request: Request }) => {
     if (request.headers.get("accept")?.includes("application/json"))
       return reply(request, await metrics.json());
-    return new Response(await metrics.text(), { headers: { "content-type": "text/plain; version=0.0.4" } });
+    const text = await metrics.text();
+    callOf(request).answerBytes = text.length;
+    return new Response(text, { headers: { "content-type": "text/plain; version=0.0.4" } });
   };
   return new Elysia({ name: "metrics" }).use(access).get(
     "/v0/metrics",
@@ -89,8 +92,10 @@ export function metricsRoutes(metrics: Metrics) {
 
 function toJson({ census, commits, store, ...other }: Observed): ServerFigures {
   const { byDurability } = census;
+  const { peers, ...feeds } = other.feeds;
   return {
     bytes_live: census.bytes,
+    feeds,
     queue_leases_in_flight: other.leases,
     queue_topics: census.queues,
     ready: other.ready,

@@ -112,6 +112,8 @@ const table: readonly Series[] = [
   gauge("topics_watch_sessions", "Watch sessions.", ({ sessions }) => sessions),
   gauge("topics_stream_held_bytes", "Bytes held for slow readers of streams.", ({ heldBytes }) => heldBytes),
   gauge("topics_feed_events", "Events in the feed log.", ({ feeds }) => feeds.events),
+  gauge("topics_feed_records", "Live records of the feed log.", ({ feeds }) => feeds.records),
+  gauge("topics_feed_bytes", "Bytes of the feed log's live records.", ({ feeds }) => feeds.bytes),
   gauge(
     "topics_feed_subscriptions",
     "Subscriptions in force, here and elsewhere.",
@@ -188,10 +190,17 @@ const table: readonly Series[] = [
   ),
 ];
 
+/** Shown where the system tells. */
+const ofDescriptors: readonly Series[] = [
+  gauge("process_open_fds", "Number of open file descriptors.", ({ store }) => store.descriptors!.open),
+  gauge("process_max_fds", "Maximum number of open file descriptors.", ({ store }) => store.descriptors!.max),
+];
+
 /** A registry of what was observed at one moment. */
 export function registryOf(observed: Observed): Registry {
   const registry = new Registry();
-  for (const series of table) registry.registerMetric(metricOf(series, observed));
+  const shown = observed.store.descriptors ? [...table, ...ofDescriptors] : table;
+  for (const series of shown) registry.registerMetric(metricOf(series, observed));
   registry.registerMetric(syncLatency("us", 1, observed));
   registry.registerMetric(syncLatency("seconds", 1e-6, observed));
   return registry;

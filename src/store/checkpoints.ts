@@ -16,7 +16,7 @@ const REST_FRAMES_MAX = 400;
 const FRAMES_MAX = 65536;
 
 export interface CheckpointEvents {
-  /** A checkpoint failed and will be tried again. Nothing is lost: the log keeps everything. */
+  /** Checkpoints fail from now on, and are tried again. Nothing is lost: the log keeps everything. */
   readonly delayed: (reason: string) => void;
   /** No checkpoint will run any more: the process must end. */
   readonly ended: (reason: Error) => void;
@@ -31,6 +31,7 @@ export class Checkpoints implements Disposable {
   #busy = false;
   #timer: Timer | undefined;
   #closed = false;
+  #failing = false;
   /** How often the log has started over. */
   restarts = 0;
 
@@ -69,10 +70,11 @@ export class Checkpoints implements Disposable {
     this.#busy = false;
     if (this.#closed) return;
     if ("error" in done) {
-      this.#events.delayed(done.error);
+      this.#failed(done.error);
       this.#schedule(RETRY_MS);
       return;
     }
+    this.#failing = false;
     const rest = done.frames - done.copied;
     const long = done.frames >= FRAMES_MAX;
     if (done.frames >= RESTART_FRAMES_MIN && (rest <= REST_FRAMES_MAX || long)) this.#restart();
@@ -85,9 +87,14 @@ export class Checkpoints implements Disposable {
       this.#db.run("PRAGMA wal_checkpoint(RESTART)");
       this.restarts++;
     } catch (error) {
-      this.#events.delayed(String(error));
+      this.#failed(String(error));
       this.#dirty = true;
     }
+  }
+
+  #failed(reason: string): void {
+    if (!this.#failing) this.#events.delayed(reason);
+    this.#failing = true;
   }
 
   [Symbol.dispose](): void {

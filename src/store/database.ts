@@ -10,12 +10,13 @@ import kinds from "./migrations/0002_kinds.sql" with { type: "text" };
 import queuesAndRouters from "./migrations/0003_queues_and_routers.sql" with { type: "text" };
 import secrets from "./migrations/0004_secrets.sql" with { type: "text" };
 import feeds from "./migrations/0005_feeds.sql" with { type: "text" };
+import feedTotals from "./migrations/0006_feed_totals.sql" with { type: "text" };
 
 /** Older versions can corrupt a database whose checkpoints run on another connection. */
 const SQLITE_VERSION_MIN = "3.51.3";
 
 /** Schema steps, oldest first. A released step never changes; add the next one. */
-const migrations = [init, kinds, queuesAndRouters, secrets, feeds];
+const migrations = [init, kinds, queuesAndRouters, secrets, feeds, feedTotals];
 
 const CACHE_KIB = 32 * 1024;
 const WAL_BYTES_KEPT = 64 * 1024 * 1024;

@@ -6,8 +6,11 @@
  * needed, and damage from what a power cut may do.
  */
 import { Database } from "bun:sqlite";
-import { existsSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readSync, rmSync } from "node:fs";
 import { join } from "node:path";
+
+/** What every database begins with. */
+const MAGIC = "SQLite format 3\0";
 
 export class DirectoryLock implements Disposable {
   readonly #db: Database;
@@ -16,7 +19,9 @@ export class DirectoryLock implements Disposable {
 
   /** Throws if another process holds `dir`. */
   constructor(dir: string) {
-    this.#db = new Database(join(dir, ".topics.lock"), { create: true, strict: true });
+    const path = join(dir, ".topics.lock");
+    removeForeign(path);
+    this.#db = new Database(path, { create: true, strict: true });
     try {
       this.#db.run("PRAGMA locking_mode = EXCLUSIVE");
       this.#db.run("BEGIN EXCLUSIVE");
@@ -53,6 +58,40 @@ export class DirectoryLock implements Disposable {
   [Symbol.dispose](): void {
     // An open statement would keep the connection, and so the lock, alive.
     this.#db.close(true);
+  }
+}
+
+/**
+ * Removes what is no lock of ours, such as a number that another program has left. Of servers that start at the same
+ * time, one does so: whoever sees such a file looks again while it holds a lock of its own for that.
+ */
+function removeForeign(path: string): void {
+  if (!isForeign(path)) return;
+  const guard = `${path}.new`;
+  const db = new Database(guard, { create: true });
+  try {
+    db.run("PRAGMA busy_timeout = 5000");
+    db.run("BEGIN EXCLUSIVE");
+    if (isForeign(path)) rmSync(path);
+    rmSync(guard, { force: true });
+    db.run("ROLLBACK");
+  } catch (error) {
+    // Somebody else was quicker, and has removed the guard as well.
+    if (isForeign(path)) throw error;
+  } finally {
+    db.close(true);
+  }
+}
+
+function isForeign(path: string): boolean {
+  if (!existsSync(path)) return false;
+  const file = openSync(path, "r");
+  try {
+    const start = Buffer.alloc(MAGIC.length);
+    const length = readSync(file, start);
+    return length > 0 && start.toString("latin1", 0, length) !== MAGIC;
+  } finally {
+    closeSync(file);
   }
 }
 

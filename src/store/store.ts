@@ -3,11 +3,22 @@
  * The store knows bytes and places, no rules.
  */
 import type { Database, Statement } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  statSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { Blocks } from "./blocks.ts";
 import { type CheckpointEvents, Checkpoints } from "./checkpoints.ts";
 import { openDatabase, type Schema } from "./database.ts";
+import { type Descriptors, descriptors } from "./descriptors.ts";
 import { FeedTables } from "./feeds/feeds.ts";
 import { Jobs } from "./jobs.ts";
 import { Keys } from "./keys.ts";
@@ -27,6 +38,10 @@ import { walDamage } from "./wal.ts";
 const LAST_CHECKPOINT_MS = 10_000;
 const LAST_CHECKPOINT_RETRY_MS = 5;
 
+/** Where a file says in which version of the format it is written, and what one without a log says. */
+const VERSION_AT = 18;
+const VERSION_WITHOUT_LOG = 1;
+
 /** How the write-ahead log is doing, since the start. */
 export interface StoreFigures {
   readonly syncs: SyncFigures;
@@ -34,6 +49,8 @@ export interface StoreFigures {
   readonly walBytes: number;
   /** How often it has started over. */
   readonly walRestarts: number;
+  /** Of the whole process. */
+  readonly descriptors: Descriptors | undefined;
 }
 
 /** The tables that logs of one schema live in. */
@@ -67,6 +84,8 @@ export interface StoreOptions {
   readonly checkpoints: CheckpointEvents;
   /** Told what is missing from the data that is opened all the same. */
   readonly lost: (damage: string) => void;
+  /** Told that the data is a backup: what was written behind it is missing. */
+  readonly restored?: () => void;
 }
 
 export class Store implements Disposable {
@@ -79,7 +98,7 @@ export class Store implements Disposable {
   readonly #db: Database;
   readonly #lock: DirectoryLock | undefined;
   readonly #checkpoints: Checkpoints | undefined;
-  /** Whether records are known to be lost. */
+  /** Whether records that were there once may be missing. */
   readonly acceptedLoss: boolean;
   /** Whether the process that used the data before did not stop in order. */
   readonly crashed: boolean;
@@ -95,6 +114,7 @@ export class Store implements Disposable {
     const dir = options && resolve(options.dir);
     if (dir !== undefined) createDirectory(dir);
     const path = dir === undefined ? ":memory:" : join(dir, "topics.db");
+    if (dir !== undefined) mustBeWritable(dir, path);
     this.#lock = dir === undefined ? undefined : opened.use(new DirectoryLock(dir));
     this.acceptedLoss = options !== undefined && acceptsLoss(path, this.#lock?.lastEnd, options);
     const db = openDatabase(path);
@@ -157,6 +177,7 @@ export class Store implements Disposable {
       syncs: this.#syncs?.figures ?? noSyncs,
       walBytes: this.#syncs?.fileBytes ?? 0,
       walRestarts: this.#checkpoints?.restarts ?? 0,
+      descriptors: descriptors(),
     };
   }
 
@@ -213,12 +234,26 @@ function createDirectory(dir: string): void {
   closeSync(parent);
 }
 
+/** Throws with the name of what may not be written, which SQLite would keep to itself. */
+function mustBeWritable(dir: string, path: string): void {
+  accessSync(dir, constants.R_OK | constants.W_OK | constants.X_OK);
+  const files = [join(dir, ".topics.lock"), path, `${path}-wal`, `${path}-shm`].filter((file) =>
+    existsSync(file),
+  );
+  for (const file of files) accessSync(file, constants.R_OK | constants.W_OK);
+}
+
 /**
- * Refuses to open data that acknowledged records are missing from, unless that is accepted. True if it is.
+ * Refuses to open data that acknowledged records are missing from, unless that is accepted. True if some may be.
  *
  * After a power cut the newest writes that were not synced may be gone in any pattern; that is no damage.
  */
 function acceptsLoss(path: string, lastEnd: DirectoryLock["lastEnd"], options: StoreOptions): boolean {
+  if (isBackup(path)) {
+    mustBeAlone(path);
+    options.restored?.();
+    return true;
+  }
   const missing = missingFile(path, lastEnd);
   const damage = missing ?? walDamage(`${path}-wal`);
   if (damage === undefined) return false;
@@ -228,7 +263,30 @@ function acceptsLoss(path: string, lastEnd: DirectoryLock["lastEnd"], options: S
   }
   throw new Error(
     `Cannot open the data: ${damage}. Acknowledged records are lost, unless a tool such as sqlite3 has put the ` +
-      "log into the main file. Restore a backup, or start once with --accept-loss to go on with what is there",
+      `log into the main file. Put a backup as ${basename(path)} into an empty directory, or start once with ` +
+      "--accept-loss to go on with what is there",
+  );
+}
+
+/** Whether the file was made by `VACUUM INTO`: what we have opened once says in its header that it has a log. */
+function isBackup(path: string): boolean {
+  if (!existsSync(path)) return false;
+  const file = openSync(path, "r");
+  try {
+    const header = Buffer.alloc(VERSION_AT + 1);
+    return readSync(file, header) === header.length && header[VERSION_AT] === VERSION_WITHOUT_LOG;
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** SQLite would apply the log of another database to the backup. */
+function mustBeAlone(path: string): void {
+  const wal = `${path}-wal`;
+  if (!existsSync(wal) || statSync(wal).size === 0) return;
+  throw new Error(
+    `Cannot open the data: ${path} is a backup, and ${wal} belongs to what was there before. Put the backup into ` +
+      `an empty directory, or remove ${wal} and ${path}-shm`,
   );
 }
 

@@ -1,7 +1,9 @@
 /** The life of a topic: its name, its state, its end, and how many there may be. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { startServer } from "../support/server.ts";
 import { absentTopic, defaults, newTopic, seqs, sharedServer, together, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const server = sharedServer();
 

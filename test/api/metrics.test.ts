@@ -1,9 +1,12 @@
 /** `GET /v0/metrics`: what it shows, in which form, and that its figures follow what is done. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { newFeed } from "../support/feeds.ts";
 import { type Bucket, type Kind, Metrics, parse } from "../support/prometheus.ts";
 import { exchange, RawSocket } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
 import { absentTopic, newTopic, type Sender, sharedServer, together, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const PATH = "/v0/metrics";
 
@@ -142,6 +145,10 @@ describe("the reader of the text format", () => {
 describe("the text", () => {
   const server = sharedServer();
 
+  const linuxOnly: [string, Kind, string[]][] = [
+    ["process_open_fds", "gauge", []],
+    ["process_max_fds", "gauge", []],
+  ];
   const families: [string, Kind, string[]][] = [
     ["topics_topics", "gauge", []],
     ["topics_topics_by_class", "gauge", ["class"]],
@@ -180,6 +187,13 @@ describe("the text", () => {
     ["process_resident_memory_bytes", "gauge", []],
     ["process_cpu_seconds_total", "counter", []],
     ["process_start_time_seconds", "gauge", []],
+    ...(process.platform === "linux" ? linuxOnly : []),
+    ["topics_feed_events", "gauge", []],
+    ["topics_feed_records", "gauge", []],
+    ["topics_feed_bytes", "gauge", []],
+    ["topics_feed_subscriptions", "gauge", []],
+    ["topics_feed_posted_total", "counter", []],
+    ["topics_feed_received_total", "counter", ["result"]],
   ];
 
   test.each(families)("01.47 has %s, a %s with labels %j", async (name, type, labels) => {
@@ -246,6 +260,45 @@ describe("the text", () => {
     const start = metrics.value("process_start_time_seconds")! * 1000;
     expect(start).toBeLessThan(Date.now());
     expect(start).toBeGreaterThan(Date.now() - 3_600_000);
+  });
+
+  test.skipIf(process.platform !== "linux")(
+    "tells how many files are open, and how many may be",
+    async () => {
+      const open = async () => (await scrape(server)).value("process_open_fds")!;
+      const before = await open();
+      const sockets = Array.from({ length: 50 }, () => new RawSocket(server.url));
+      await until(open, (count) => count >= before + 50);
+      for (const socket of sockets) socket[Symbol.dispose]();
+      const max = (await scrape(server)).value("process_max_fds")!;
+      expect(max).toBeGreaterThanOrEqual(before + 50);
+    },
+  );
+
+  test("tells of feeds: what is in their log, and the subscriptions in force", async () => {
+    await using own = await startServer();
+    const names = ["events", "records", "bytes", "subscriptions", "posted_total"];
+    const figures = async () => {
+      const metrics = await scrape(own);
+      return Object.fromEntries(names.map((name) => [name, metrics.value(`topics_feed_${name}`)]));
+    };
+    expect(await figures()).toEqual({ events: 0, records: 0, bytes: 0, subscriptions: 0, posted_total: 0 });
+    const [one, other] = [newFeed(own), newFeed(own)];
+    await one.subscribe();
+    await one.subscribe();
+    await one.subscribe({ subscriber_node_id: "worker" });
+    await other.subscribe();
+    await other.subscribe({ active: false });
+    await other.subscribe({ active: false });
+    await one.post({ text: "hello" });
+    const after = await figures();
+    const state = (await own.send("GET", "/v0/topics/_feeds")).body;
+    expect(after).toMatchObject({ events: state.head_seq, records: state.count, bytes: state.bytes });
+    expect(after).toMatchObject({ subscriptions: 2, posted_total: state.head_seq });
+    const { body } = await json(own);
+    const { posted_total: posted, ...others } = after;
+    const received = { accepted: 0, duplicates: 0, rejected: 0 };
+    expect(body.feeds).toEqual({ ...others, posted, ...received });
   });
 });
 

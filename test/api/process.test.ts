@@ -1,9 +1,11 @@
 /** How an operator meets the process: where it listens, when it refuses to start, how it stops. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { command, freePort, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, timed, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 /** Sends the text over a socket of its own. `answered` is the first answer, `ended` the whole of it. */
 async function dial(url: string, text: string) {
@@ -69,6 +71,65 @@ describe("listening", () => {
     expect({ exitCode, told: stderr.trim() !== "" }).toEqual({ exitCode: 1, told: true });
   });
 
+  /** Runs a server with a port file until `act` is done with its address, and gives the file's content then. */
+  async function portFileAfter(
+    act: (pid: number, file: string) => Promise<void>,
+  ): Promise<string | undefined> {
+    await using dir = await temporaryDirectory();
+    const file = join(dir.path, "port");
+    await writeFile(file, "127.0.0.1:1");
+    const env = { PATH: process.env.PATH ?? "", TOPICS_PORT: "0", TOPICS_PORT_FILE: file };
+    const child = Bun.spawn([...command, "--data-dir", join(dir.path, "data")], { env, stdout: "ignore" });
+    await until(
+      async () => ((await Bun.file(file).exists()) ? Bun.file(file).text() : ""),
+      (text) => /:\d{2,}$/.test(text),
+    );
+    await act(child.pid, file);
+    await child.exited;
+    return (await Bun.file(file).exists()) ? Bun.file(file).text() : undefined;
+  }
+
+  test("01.50 a port file of an earlier server is replaced, and goes with the server", async () => {
+    expect(await portFileAfter(async (pid) => void process.kill(pid, "SIGTERM"))).toBeUndefined();
+  });
+
+  test("01.50 a port file that names another server by now stays", async () => {
+    const replaced = await portFileAfter(async (pid, file) => {
+      await writeFile(file, "127.0.0.1:2");
+      process.kill(pid, "SIGTERM");
+    });
+    expect(replaced).toBe("127.0.0.1:2");
+  });
+
+  test.each([
+    ["a busy port", { TOPICS_PORT: "" }],
+    ["a bad key", { TOPICS_API_KEYS: "k:bogus" }],
+  ])("01.50 a start that fails by %s leaves no port file of an earlier server", async (_, env) => {
+    await using dir = await temporaryDirectory();
+    await using other = await spawnServer();
+    const file = join(dir.path, "port");
+    await writeFile(file, "127.0.0.1:1");
+    const { exitCode, stdout } = await runToEnd(["--data-dir", join(dir.path, "data")], {
+      TOPICS_PORT: new URL(other.url).port,
+      TOPICS_PORT_FILE: file,
+      ...Object.fromEntries(Object.entries(env).filter(([, value]) => value !== "")),
+    });
+    expect([exitCode, await Bun.file(file).exists()]).toEqual([1, false]);
+    expect(stdout).not.toContain("saved");
+  });
+
+  test("01.50 01.53 a server that runs keeps its port file when another one is started by mistake", async () => {
+    let left: unknown;
+    await portFileAfter(async (pid, file) => {
+      const address = await Bun.file(file).text();
+      const env = { TOPICS_PORT: "0", TOPICS_PORT_FILE: file };
+      const { exitCode } = await runToEnd(["--data-dir", join(dirname(file), "data")], env);
+      left = [exitCode, (await Bun.file(file).text()) === address];
+      process.kill(pid, "SIGTERM");
+    });
+    expect(left).toEqual([1, true]);
+  });
+
   test("01.52 a host with a port overrides the port", async () => {
     const [port, other] = [freePort(), freePort()];
     await using server = await spawnServer({
@@ -87,6 +148,23 @@ describe("listening", () => {
     const statuses = [];
     for (const name of ["b", "c"]) statuses.push((await absentTopic(server, name).put()).status);
     expect(statuses).toEqual([201, 429]);
+  });
+});
+
+describe("origins of web pages", () => {
+  test("may be given with a final slash and in capitals", async () => {
+    await using server = await spawnServer({
+      env: { TOPICS_CORS_ORIGINS: "https://App.example/ , http://b" },
+    });
+    for (const origin of ["https://app.example", "http://b"]) {
+      const { headers } = await server.send("GET", "/v0/health", undefined, { origin });
+      expect(headers.get("access-control-allow-origin")).toBe(origin);
+    }
+  });
+
+  test.each(["https://app.example/shop", "https://a.example b"])("%j is none", async (origin) => {
+    const { exitCode, stderr } = await runToEnd([], { TOPICS_PORT: "0", TOPICS_CORS_ORIGINS: origin });
+    expect({ exitCode, stderr }).toEqual({ exitCode: 1, stderr: expect.stringContaining(origin) });
   });
 });
 

@@ -3,7 +3,7 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { runToEnd, temporaryDirectory } from "../support/spawn.ts";
+import { runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 
 setDefaultTimeout(20_000);
 
@@ -45,6 +45,8 @@ interface Setting {
   /** As it is printed; undefined where there is none. */
   readonly value: string | undefined;
   readonly source: string;
+  /** What the variable says, where that means nothing. */
+  readonly ignored?: string;
 }
 
 /** Words that stand for no value and for a switch that is off or on. */
@@ -67,10 +69,12 @@ function settings(stdout: string): Map<string, Setting> {
     if (name === undefined) continue;
     if (found.has(name)) throw new Error(`${name} is printed twice: ${stdout}`);
     const columns = line.split(/\s{2,}|\t|\s*[=|]\s*/).map((column) => column.replace(/^[(["]|[)\]"]$/g, ""));
-    const source = columns.find((column) => /^(flag|variable|default)$/.test(column));
-    if (source === undefined) throw new Error(`${name} has no source: ${line}`);
-    const rest = columns.filter((column) => column !== name && column !== source && !column.startsWith("--"));
-    found.set(name, { value: plain(rest.join(" ").trim(), name), source });
+    const told = columns.find((column) => /^(flag|variable|default)( \(.* ignored)?$/.test(column));
+    if (told === undefined) throw new Error(`${name} has no source: ${line}`);
+    const [, source = "", , ignored] = /^(\w+)( \((.*) ignored)?$/.exec(told)!;
+    const rest = columns.filter((column) => column !== name && column !== told && !column.startsWith("--"));
+    const value = plain(rest.join(" ").trim(), name);
+    found.set(name, ignored === undefined ? { value, source } : { value, source, ignored });
   }
   return found;
 }
@@ -193,8 +197,9 @@ describe.concurrent("topics config", () => {
     "01.52 %j is no number, so the defaults stay",
     async (value) => {
       const printed = await config(Object.fromEntries(numbers.map((name) => [name, value])));
+      const expected = { source: "default", ...(value.trim() !== "" && { ignored: value }) };
       expect(numbers.map((name) => [name, printed.get(name)])).toEqual(
-        numbers.map((name) => [name, { value: variables[name], source: "default" }]),
+        numbers.map((name) => [name, { value: variables[name], ...expected }]),
       );
     },
   );
@@ -220,6 +225,52 @@ describe.concurrent("topics config", () => {
       expect(names.map((name) => printed.get(name)?.value)).toEqual(["false", "false"]);
     },
   );
+
+  test("01.52 tells at the start of every variable that means nothing, once, and without its value", async () => {
+    await using dir = await temporaryDirectory();
+    const wrong = {
+      TOPICS_MAX_TOTAL_BYTES: "10GB",
+      TOPICS_PROBE_AUTH: "yes",
+      FEED_SYNC_INTERVAL_MS: "soon",
+      RUST_LOG: "loudly",
+    };
+    const right = {
+      TOPICS_MAX_TOPICS: " 7 ",
+      FEED_STRICT: "0",
+      FEED_PUBLIC: "false",
+      TOPICS_MAX_ROUTERS: "",
+    };
+    await using server = await spawnServer({ dir: join(dir.path, "data"), env: { ...wrong, ...right } });
+    const told = server.output().matchAll(/^{"level":"warn",.*"variable":"(\w+)","default":([^,]*),/gm);
+    expect(Object.fromEntries(Array.from(told, ([, name, value]) => [name, value]))).toEqual({
+      TOPICS_MAX_TOTAL_BYTES: "0",
+      TOPICS_PROBE_AUTH: "false",
+      FEED_SYNC_INTERVAL_MS: "15000",
+      RUST_LOG: '"info"',
+    });
+    for (const value of Object.values(wrong)) expect(server.output()).not.toContain(value);
+  });
+
+  test("shows no password and no control character", async () => {
+    const { stdout } = await runToEnd(["config"], {
+      FEED_PEERS: "https://ada:hunter2@a.example,http://b.example",
+      TOPICS_DATA_DIR: "a\u001b[31m\u009bb\nc",
+      TOPICS_MAX_TOPICS: "\u001b[31m",
+    });
+    expect(stdout).toContain("https://(hidden)@a.example,http://b.example");
+    expect(stdout).not.toContain("hunter2");
+    expect(stdout).toContain("a\\u001b[31m\\u009bb\\nc");
+    expect(stdout.replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+  });
+
+  test.each([
+    ["0", "1"],
+    ["5000", "1000"],
+    ["400", "400"],
+  ])("shows a heartbeat of %s as the %s that holds", async (text, value) => {
+    const printed = await config({ TOPICS_TEST_MIN_HEARTBEAT_MS: text });
+    expect(printed.get("TOPICS_TEST_MIN_HEARTBEAT_MS")).toEqual({ value, source: "variable" });
+  });
 
   test("touches nothing", async () => {
     await using dir = await temporaryDirectory();
@@ -289,6 +340,13 @@ describe.concurrent("usage", () => {
     expect(stderr).toMatch(/\S/);
     expect(existsSync(data)).toBe(false);
   });
+});
+
+test("an unknown command is told as such, with those that there are", async () => {
+  const { exitCode, stdout, stderr } = await runToEnd(["serv\u001b[31m"]);
+  expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: "" });
+  expect(stderr).toMatch(/unknown command 'serv.*serve, config, healthcheck, systemd/);
+  expect(stderr).not.toContain("\u001b");
 });
 
 test("the README names every variable with its default, and no other", async () => {

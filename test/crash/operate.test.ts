@@ -1,86 +1,18 @@
-/** What an operator sees of a server's life: its log from the start to the end, and how it lets go of its clients. */
+/** What an operator sees of a server's life: its log from the start to the end. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { answersIn, RawSocket } from "../support/rawsocket.ts";
-import { runToEnd, type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
-import { absentTopic, timed, until } from "../support/topics.ts";
+import { newCertificate } from "../support/certificate.ts";
+import { inOrder, linesOf, shown, started } from "../support/log.ts";
+import { RawSocket } from "../support/rawsocket.ts";
+import { command, runToEnd, spawnServer, temporaryDirectory } from "../support/spawn.ts";
+import { absentTopic } from "../support/topics.ts";
 
 setDefaultTimeout(30_000);
-
-interface Line {
-  readonly level: string;
-  readonly time: string;
-  readonly msg: string;
-  readonly [field: string]: unknown;
-}
-
-const linesOf = (output: string): Line[] =>
-  output === ""
-    ? []
-    : output
-        .trimEnd()
-        .split("\n")
-        .map((line) => JSON.parse(line));
-
-/** A line as text, without its time: a number in there would pass for anything. */
-const shown = ({ time, ...line }: Line) => JSON.stringify(line);
-
-/** For every wanted line the first one that fits behind the one before; what is missing is undefined. */
-function inOrder(lines: readonly Line[], wanted: readonly ((line: Line) => boolean)[]): (Line | undefined)[] {
-  let from = 0;
-  return wanted.map((fits) => {
-    const found = lines.findIndex((line, i) => i >= from && fits(line));
-    if (found < 0) return undefined;
-    from = found + 1;
-    return lines[found];
-  });
-}
-
-/** The lines once the last one of the start is there: it holds the address. */
-async function started(server: SpawnedServer): Promise<Line[]> {
-  const { host } = new URL(server.url);
-  await until(
-    async () => server.output(),
-    (output) => output.endsWith("\n") && output.includes(host),
-  );
-  return linesOf(server.output());
-}
 
 const request = (method: string, path: string, body = "") =>
   `${method} ${path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n` +
   `Content-Length: ${body.length}\r\n\r\n${body}`;
-
-/** A connection on which a long poll runs. */
-async function polling(server: SpawnedServer, waitMs: number): Promise<RawSocket> {
-  const topic = absentTopic(server, `polled-${crypto.randomUUID()}`);
-  await topic.put();
-  const socket = new RawSocket(server.url);
-  await socket.write(request("POST", `${topic.path}/diff`, JSON.stringify({ wait_ms: waitMs })));
-  await until(
-    () => topic.state(),
-    ({ body }) => body.last_read_ts !== null,
-  );
-  return socket;
-}
-
-async function refuses(url: string): Promise<boolean> {
-  using socket = new RawSocket(url);
-  return socket.write("").then(
-    () => false,
-    () => true,
-  );
-}
-
-/** Sends the signal and waits until the drain has begun: nobody can connect any more. */
-async function drain(server: SpawnedServer, signal: NodeJS.Signals): Promise<{ exit: Promise<number> }> {
-  const exit = server.stop(signal);
-  await until(
-    () => refuses(server.url),
-    (is) => is,
-  );
-  return { exit };
-}
 
 describe.concurrent("the log at the start", () => {
   test("has one line each for access, limits, data directory, recovery and address, in this order", async () => {
@@ -148,6 +80,55 @@ describe.concurrent("the log at the start", () => {
       expect(shown(last)).toContain(file);
       expect(stderr.trimEnd().split("\n")).toEqual([expect.stringContaining(file)]);
     }
+  });
+
+  test("warns of a public address without TLS, and only there", async () => {
+    await using dir = await temporaryDirectory();
+    const { cert, key } = await newCertificate();
+    const files = {
+      TOPICS_TLS_CERT_FILE: join(dir.path, "cert"),
+      TOPICS_TLS_KEY_FILE: join(dir.path, "key"),
+    };
+    await writeFile(files.TOPICS_TLS_CERT_FILE, cert);
+    await writeFile(files.TOPICS_TLS_KEY_FILE, key);
+    // Nobody can listen there, which is found out later.
+    const env = { TOPICS_API_KEYS: "k", TOPICS_PORT: "0", TOPICS_DATA_DIR: join(dir.path, "data") };
+    const warnings = async (more: Record<string, string>) =>
+      linesOf((await runToEnd([], { ...env, ...more })).stdout).filter(({ level }) => level === "warn");
+    const host = { TOPICS_HOST: "192.0.2.1" };
+    expect(await warnings(host)).toMatchObject([
+      { host: "192.0.2.1", msg: expect.stringContaining("in the clear") },
+    ]);
+    expect(await warnings({ ...host, ...files })).toEqual([]);
+    expect(await warnings({ TOPICS_HOST: "127.0.0.1", TOPICS_PORT: "99999" })).toEqual([]);
+  });
+
+  test("shows a control character to nobody", async () => {
+    await using dir = await temporaryDirectory();
+    const file = join(dir.path, "a\u001b[31m\u009b\nb");
+    await writeFile(file, "");
+    const { stdout, stderr } = await runToEnd([], { TOPICS_PORT: "0", TOPICS_DATA_DIR: file });
+    expect(stderr).toContain("a\\u001b[31m\\u009b\\nb");
+    expect((stdout + stderr).replaceAll("\n", "")).not.toMatch(/\p{Cc}/u);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+  });
+
+  const terminal = Bun.which("script");
+  test.skipIf(terminal === null)("has one line for an event on a terminal, too", async () => {
+    await using dir = await temporaryDirectory();
+    // Where nobody can listen it ends by itself.
+    const env = {
+      PATH: process.env.PATH ?? "",
+      TOPICS_DATA_DIR: join(dir.path, "data"),
+      TOPICS_HOST: "192.0.2.1",
+    };
+    const words = command.map((word) => `'${word}'`).join(" ");
+    const child = Bun.spawn([terminal!, "-qec", `TOPICS_API_KEYS=k ${words}`, "/dev/null"], { env });
+    const lines = Bun.stripANSI(await new Response(child.stdout).text())
+      .trim()
+      .split("\r\n");
+    for (const line of lines) expect(line).toMatch(/^\[[\d:.]+\] [A-Z]+: |^topics: /);
+    expect(lines.length).toBeGreaterThan(4);
   });
 
   test("01.35 01.59 shows no key that is refused", async () => {
@@ -256,111 +237,5 @@ describe.concurrent("RUST_LOG", () => {
 
   test.each(["debug", "trace"])("%s shows what info shows, and may show more", async (RUST_LOG) => {
     expect(await levels({ RUST_LOG })).toEqual(expect.arrayContaining(["info", "warn"]));
-  });
-});
-
-describe.concurrent("a stop", () => {
-  test.each(["SIGTERM", "SIGINT"] as const)("by %s is told: signal, drained, state saved", async (signal) => {
-    await using server = await spawnServer();
-    const before = await started(server);
-    expect(await server.stop(signal)).toBe(0);
-    const lines = linesOf(server.output()).slice(before.length);
-    const found = inOrder(lines, [
-      (line) => shown(line).includes(signal),
-      (line) => /drain/i.test(shown(line)),
-      (line) => /saved|complete|stopped/i.test(line.msg),
-    ]);
-    expect({ missing: found.indexOf(undefined), lines }).toEqual({ missing: -1, lines });
-    expect(lines.at(-1)!.msg).toMatch(/saved|complete|stopped/i);
-    expect(new Set(lines.map(({ level }) => level))).toEqual(new Set(["info"]));
-  });
-
-  test.each(["SIGTERM", "SIGINT"] as const)("01.55 by %s lets requests finish and closes", async (signal) => {
-    await using server = await spawnServer();
-    using poll = await polling(server, 2500);
-    const { exit } = await drain(server, signal);
-    const [answer, ...others] = answersIn(await poll.untilClosed());
-    expect(answer).toMatchObject({ status: 200 });
-    expect(answer!.headers.get("connection")?.toLowerCase()).toBe("close");
-    expect(JSON.parse(answer!.body)).toMatchObject({ records: [], caught_up: true });
-    expect(others).toEqual([]);
-    expect(await exit).toBe(0);
-  });
-
-  test.each([
-    ["SIGTERM", "SIGTERM"],
-    ["SIGTERM", "SIGINT"],
-    ["SIGINT", "SIGTERM"],
-  ] as const)("by %s is not hurried by %s", async (first, second) => {
-    await using server = await spawnServer();
-    using poll = await polling(server, 2500);
-    const { exit } = await drain(server, first);
-    process.kill(server.pid, second);
-    expect(answersIn(await poll.untilClosed())).toMatchObject([{ status: 200 }]);
-    expect(await exit).toBe(0);
-    expect(linesOf(server.output()).at(-1)!.msg).toMatch(/saved|complete|stopped/i);
-  });
-
-  test("lets a request finish whose body is still to come", async () => {
-    await using dir = await temporaryDirectory();
-    await using server = await spawnServer({ dir: dir.path });
-    const write = request("POST", "/v0/topics/t", '{"records":[{"data":"late"}]}');
-    using socket = new RawSocket(server.url);
-    await socket.write(write.slice(0, -10));
-    await absentTopic(server, "other").put();
-    const { exit } = await drain(server, "SIGTERM");
-    await socket.write(write.slice(-10));
-    const [answer] = answersIn(await socket.untilClosed());
-    expect(answer).toMatchObject({ status: 201 });
-    expect(answer!.headers.get("connection")?.toLowerCase()).toBe("close");
-    expect(await exit).toBe(0);
-    await using next = await spawnServer({ dir: dir.path });
-    expect((await absentTopic(next, "t").diff()).body.records).toMatchObject([{ data: "late" }]);
-  });
-
-  // An idle connection is closed at once; one on which a request has begun to arrive is still open.
-  test.each([
-    ["GET", "/v0/ready", ""],
-    ["GET", "/v0/health", ""],
-    ["POST", "/v0/topics/t", '{"records":[{"data":1}]}'],
-    ["POST", "/v0/topics/t/diff", '{"wait_ms":30000}'],
-  ])("answers %s %s that arrives meanwhile with 503 shutting_down", async (method, path, body) => {
-    await using server = await spawnServer();
-    await absentTopic(server, "t").put();
-    using poll = await polling(server, 2500);
-    using late = new RawSocket(server.url);
-    const text = request(method, path, body);
-    await late.write(text.slice(0, 12));
-    await server.send("GET", "/v0/health");
-    const { exit } = await drain(server, "SIGTERM");
-    await late.write(text.slice(12));
-    const [answer] = answersIn(await late.untilClosed());
-    expect(answer).toMatchObject({ status: 503 });
-    expect(answer!.headers.get("retry-after")).toBe("1");
-    expect(answer!.headers.get("connection")?.toLowerCase()).toBe("close");
-    const { error, performance } = JSON.parse(answer!.body);
-    expect(error).toEqual({ code: "shutting_down", message: expect.stringMatching(/\S/) });
-    expect(performance.server_total_ms).toBeNumber();
-    expect(poll.closed).toBe(false);
-    expect(answersIn(await poll.untilClosed())).toMatchObject([{ status: 200 }]);
-    expect(await exit).toBe(0);
-  });
-
-  test("01.58 drops what still runs after 10 s, says so, and is a success", async () => {
-    await using server = await spawnServer();
-    const before = await started(server);
-    using poll = await polling(server, 30_000);
-    const { ms, answer: code } = await timed(() => server.stop());
-    expect(code).toBe(0);
-    expect(ms).toBeGreaterThan(8000);
-    expect(ms).toBeLessThan(12_000);
-    expect(await poll.untilClosed()).not.toContain("HTTP/1.1 2");
-    const lines = linesOf(server.output()).slice(before.length);
-    const found = inOrder(lines, [
-      (line) => shown(line).includes("SIGTERM"),
-      (line) => line.level === "warn" && /drain|dropped/i.test(line.msg),
-      (line) => /saved|complete|stopped/i.test(line.msg),
-    ]);
-    expect({ missing: found.indexOf(undefined), lines }).toEqual({ missing: -1, lines });
   });
 });

@@ -46,12 +46,13 @@ describe.skipIf(!linux).concurrent("notifications", () => {
   test("say ready when requests are answered, not before", async () => {
     await using dir = await temporaryDirectory();
     await using socket = new NotifySocket();
-    const port = freePort();
+    const portFile = join(dir.path, "port");
     const child = Bun.spawn(command, {
       env: {
         PATH: process.env.PATH ?? "",
         NOTIFY_SOCKET: socket.path,
-        TOPICS_PORT: `${port}`,
+        TOPICS_PORT: "0",
+        TOPICS_PORT_FILE: portFile,
         TOPICS_DATA_DIR: join(dir.path, "data"),
       },
       stdout: "ignore",
@@ -59,7 +60,8 @@ describe.skipIf(!linux).concurrent("notifications", () => {
     });
     try {
       await socket.until("READY=1");
-      expect((await fetch(`http://127.0.0.1:${port}/v0/ready`)).status).toBe(200);
+      const address = await Bun.file(portFile).text();
+      expect((await fetch(`http://${address}/v0/ready`)).status).toBe(200);
     } finally {
       child.kill("SIGKILL");
       await child.exited;
@@ -221,6 +223,8 @@ describe("the unit", () => {
     const service = section(await print(), "Service");
     expect(service.get("Restart")![0]).toMatch(/^(on-failure|always)$/);
     expect(service.get("WatchdogSec")![0]).toMatch(/^[1-9]/);
+    // A schema step over much data takes its time.
+    expect(service.get("TimeoutStartSec")).toEqual(["infinity"]);
     // A stop may drain requests for 10 s; systemd must not end it before.
     for (const seconds of service.get("TimeoutStopSec") ?? ["90"])
       expect(Number.parseInt(seconds, 10)).toBeGreaterThan(10);
@@ -250,6 +254,9 @@ describe("the unit", () => {
     };
     const unit = await print();
     expect(await complaints(unit)).toEqual([]);
+    const readme = await Bun.file(join(import.meta.dir, "../../README.md")).text();
+    const [, dropIn] = /^```ini\n(\[Service\]\nLoadCredential=.*?)^```$/ms.exec(readme)!;
+    expect(await complaints(unit + dropIn)).toEqual([]);
     // It does look: a setting that does not exist is told.
     expect(await complaints(unit.replace("[Service]\n", "[Service]\nNoSuchSetting=1\n"))).not.toEqual([]);
   });
@@ -327,11 +334,21 @@ describe.concurrent("healthcheck", () => {
     const silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
     try {
       const { ms, answer } = await timed(() => check({ TOPICS_PORT: `${silent.port}` }));
-      expect(answer).toMatchObject(down);
+      expect(answer).toMatchObject({ ...down, stderr: expect.stringMatching(/no answer within \d+ s\n$/) });
       expect(ms).toBeLessThan(15_000);
     } finally {
       silent.stop(true);
     }
+  });
+
+  test.each([
+    ["a port beyond the last", { TOPICS_PORT: "99999" }, "99999"],
+    ["a host that is none", { TOPICS_HOST: "a b" }, "a b"],
+    ["nobody there", { TOPICS_PORT: "9" }, "ECONNREFUSED"],
+  ])("says in words what is wrong with %s", async (_, env: Record<string, string>, words) => {
+    const { exitCode, stderr } = await check(env);
+    expect({ exitCode, stderr }).toEqual({ exitCode: 1, stderr: expect.stringContaining(words) });
+    expect(stderr).toMatch(/^topics: Cannot .*[a-z]{4}.*\n$/);
   });
 
   test("leaves the data directory alone", async () => {

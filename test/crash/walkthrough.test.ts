@@ -1,32 +1,55 @@
-/** The README's conversation of two agents on two instances, copied and run as it stands there. */
-import { expect, setDefaultTimeout, test } from "bun:test";
-import { chmod, mkdir, readFile, writeFile } from "node:fs/promises";
+/** The README's shell blocks, copied and run in their order as they stand there. */
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { chmod, mkdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { command, temporaryDirectory } from "../support/spawn.ts";
 
-setDefaultTimeout(60_000);
+setDefaultTimeout(90_000);
 
-const HEADING = "### Let agents talk across instances";
+const root = join(import.meta.dir, "../..");
+const quoted = (words: readonly string[]) => words.map((word) => `'${word}'`).join(" ");
 
-/** The shell blocks below the heading, joined. */
-async function walkthrough(): Promise<string> {
-  const readme = await readFile(join(import.meta.dir, "../../README.md"), "utf8");
-  const [section = ""] = readme.split(HEADING).slice(1).join("").split("\n### ");
-  return [...section.matchAll(/^```sh\n(.*?)^```$/gms)].map((block) => block[1]).join("\n");
+/** The shell blocks of a section with all below it. */
+async function blocks(heading: string): Promise<string[]> {
+  const readme = await readFile(join(root, "README.md"), "utf8");
+  const [level = ""] = heading.split(" ");
+  const [, section = ""] = readme.split(`\n${heading}\n`);
+  const [body = ""] = section.split(new RegExp(`^#{1,${level.length}} `, "m"));
+  return [...body.matchAll(/^```sh\n(.*?)^```$/gms)].map(([, block = ""]) => block);
 }
 
-test("07 two agents talk over two instances as the README says", async () => {
+/**
+ * What the blocks call that would not do here: streams and the worker end after a moment, and nothing is taken from
+ * the internet.
+ */
+const programs: Record<string, string> = {
+  topics: `exec ${quoted(command)} "$@"`,
+  npx: `shift 2; exec '${process.execPath}' "$@"`,
+  curl: `case $1 in -sN) timeout 1 '${Bun.which("curl")}' "$@"; exit 0;; esac; exec '${Bun.which("curl")}' "$@"`,
+  sleep: `[ "$1" = 0.2 ] && echo >>naps && [ $(wc -l <naps) -gt 10 ] && exit 1; exec '${Bun.which("sleep")}' "$@"`,
+  "send-mail": "cat >>sent",
+};
+
+/** A network of its own where that is possible, so that the ports of the README are free. */
+const isolated = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"];
+const network = Bun.which("unshare") && Bun.spawnSync([...isolated, "true"]).success ? isolated : [];
+
+/** Runs the blocks in one shell beside what `start` starts, once that is ready. Nothing is left running. */
+async function run(start: string, script: readonly string[]) {
   await using dir = await temporaryDirectory();
   const bin = join(dir.path, "bin");
   await mkdir(bin);
-  const topics = join(bin, "topics");
-  await writeFile(topics, `#!/bin/sh\nexec ${command.map((word) => `'${word}'`).join(" ")} "$@"\n`);
-  await chmod(topics, 0o755);
-  const script = await walkthrough();
-  expect(script).toContain("question=");
-  // Whatever happens, nothing is left running.
+  for (const [name, body] of Object.entries(programs)) {
+    await writeFile(join(bin, name), `#!/bin/sh\n${body}\n`);
+    await chmod(join(bin, name), 0o755);
+  }
+  await symlink(join(bin, "send-mail"), join(dir.path, "send-mail"));
+  await symlink(join(root, "test"), join(dir.path, "test"));
+  const trap = "trap 'kill $(jobs -p) 2>/dev/null || :' EXIT";
+  await writeFile(join(dir.path, "blocks"), `${trap}\nset -e\n${script.join("\n")}`);
+  const ready = "until curl -sf localhost:4000/readyz >/dev/null; do kill -0 $!; sleep 0.1; done";
   const shell = Bun.spawn(
-    ["timeout", "50", "bash", "-c", `trap 'kill $(jobs -p) 2>/dev/null' EXIT\n${script}`],
+    [...network, "timeout", "80", "bash", "-c", `${trap}\nset -e\n${start}\n${ready}\nbash blocks`],
     {
       cwd: dir.path,
       env: { PATH: `${bin}:${process.env.PATH}`, HOME: dir.path },
@@ -39,10 +62,36 @@ test("07 two agents talk over two instances as the README says", async () => {
     new Response(shell.stderr).text(),
     shell.exited,
   ]);
-  expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-  const said = [...stdout.matchAll(/"text": "(.*)"/g)].map((match) => match[1]);
-  expect(said).toEqual(["I have.", "Who has the keys?"]);
-  expect(stdout).toMatch(/"last_event_seq": \d+/);
-  expect(stdout.match(/^"group:crew\/chat"$/gm)).toHaveLength(2);
-  expect(stdout).toContain('"connected": true');
+  const sent = await readFile(join(dir.path, "sent"), "utf8").catch(() => "");
+  return { code, stdout, stderr, sent };
+}
+
+const errors = (stdout: string) =>
+  [...stdout.matchAll(/\{"error":\{"code":"(\w+)"/g)].map(([, code]) => code);
+
+describe("what the README tells to type", () => {
+  test("under Use works in its order", async () => {
+    const { code, stdout, stderr, sent } = await run("topics >log &", await blocks("## Use"));
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    // The queue has no dead letters yet, as it says there.
+    expect(errors(stdout)).toEqual(["topic_not_found"]);
+    // What the first block has written is still there for those who follow it.
+    expect(stdout).toMatch(/^data: .*"sku":"cup"/m);
+    expect(stdout).toMatch(/^issues opened 20[01]$/m);
+    expect(sent).toContain("bob@example.org");
+
+    const said = [...stdout.matchAll(/"text": "(.*)"/g)].map((match) => match[1]);
+    expect(said).toEqual(["I have.", "Who has the keys?"]);
+    expect(stdout).toMatch(/"last_event_seq": \d+/);
+    expect(stdout.match(/^"group:crew\/chat"$/gm)).toHaveLength(2);
+    expect(stdout).toContain('"connected": true');
+  });
+
+  test("under Keys works in its order", async () => {
+    const [start = "", ...others] = await blocks("### Keys");
+    expect(start).toEndWith(" topics\n");
+    const { code, stdout, stderr } = await run(`${start.trimEnd()} >log &`, others);
+    expect({ code, stderr, errors: errors(stdout) }).toEqual({ code: 0, stderr: "", errors: [] });
+    expect(stdout).toMatch(/^event: record$/m);
+  });
 });

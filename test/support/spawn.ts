@@ -25,6 +25,8 @@ export interface SpawnOptions {
   readonly dir?: string;
   readonly env?: Record<string, string>;
   readonly args?: string[];
+  /** A file that stdout goes to, which `output` does not see then. */
+  readonly stdout?: string;
 }
 
 /** An empty directory below the system's temporary directory, removed on disposal. */
@@ -79,12 +81,13 @@ export async function spawnServer(options: SpawnOptions = {}): Promise<SpawnedSe
       TOPICS_DATA_DIR: dir,
       ...options.env,
     },
-    stdout: "pipe",
+    stdout: options.stdout === undefined ? "pipe" : Bun.file(options.stdout),
     stderr: "pipe",
   });
   let output = "";
-  const collect = async (stream: ReadableStream<Uint8Array>) => {
+  const collect = async (stream: ReadableStream<Uint8Array> | number | undefined) => {
     const decoder = new TextDecoder();
+    if (!(stream instanceof ReadableStream)) return;
     for await (const chunk of stream) output += decoder.decode(chunk, { stream: true });
   };
   const collected = Promise.all([collect(child.stdout), collect(child.stderr)]);

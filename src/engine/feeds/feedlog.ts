@@ -49,6 +49,12 @@ export class FeedLog {
     return this.#topics.find(FEED_LOG)?.log.head ?? 0;
   }
 
+  /** What of the log is there. */
+  get live(): { readonly records: number; readonly bytes: number } {
+    const { count: records = 0, bytes = 0 } = this.#topics.find(FEED_LOG)?.log ?? {};
+    return { records, bytes };
+  }
+
   /** The newest event that is shown: it is on the device. */
   get head(): number {
     return this.topic.shownHead;

@@ -24,8 +24,12 @@ export interface FeedSettings {
 
 /** Counts are since the start. */
 export interface FeedFigures extends ExchangeFigures {
-  /** In the log, and subscriptions in force. */
+  /** All that were ever in the log. */
   readonly events: number;
+  /** What of the log is there. */
+  readonly records: number;
+  readonly bytes: number;
+  /** Those in force, here and elsewhere. */
   readonly subscriptions: number;
   /** Events that clients have brought about. */
   readonly posted: number;
@@ -83,6 +87,7 @@ export class Network implements Disposable {
   get figures(): FeedFigures {
     return {
       events: this.log.events,
+      ...this.log.live,
       subscriptions: this.#options.tables.subscriptions.active,
       posted: this.feeds.posted,
       ...this.exchange.figures,

@@ -50,6 +50,7 @@ export class Subscriptions {
   readonly #olderOf: Statement;
   readonly #olderIn: Statement;
   readonly #count: Statement;
+  readonly #recount: Statement;
 
   constructor(db: Database) {
     this.#put = db.prepare(`REPLACE INTO feed_subscriptions (${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`);
@@ -70,11 +71,14 @@ export class Subscriptions {
     this.#older = db.prepare(older("?4 IS NULL"));
     this.#olderOf = db.prepare(older("feed_key = ?4"));
     this.#olderIn = db.prepare(older("?4 IS NULL AND active = ?5"));
-    this.#count = db.prepare("SELECT count(*) FROM feed_subscriptions WHERE active");
+    this.#count = db.prepare("SELECT active_subscriptions FROM feed_totals");
+    this.#recount = db.prepare("UPDATE feed_totals SET active_subscriptions = active_subscriptions + ?");
   }
 
   put(row: SubscriptionRow): void {
     const { networkId, host, subscriber, feedKey, lane, active, seq, createdAt, eventId } = row;
+    const more = Number(active) - Number(this.get(row)?.active ?? false);
+    if (more !== 0) this.#recount.run(more);
     this.#put.run(networkId, host, subscriber, feedKey, lane, Number(active), seq, createdAt, eventId);
   }
 
