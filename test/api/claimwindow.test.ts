@@ -1,5 +1,5 @@
 /** `claim_jitter_ms`: claims that arrive within one window are answered together and share evenly. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   absentQueue,
   filledQueue,
@@ -14,6 +14,8 @@ import { RawSocket } from "../support/rawsocket.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import { spawnServer } from "../support/spawn.ts";
 import { newTopic, type Sender, sharedServer, timed, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const server = sharedServer();
 

@@ -1,9 +1,11 @@
 /** The API document is valid, and says what the server does. */
-import { beforeAll, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { ApiDocument, type Content } from "../support/document.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import { sharedServer } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const server = sharedServer();
 

@@ -1,8 +1,10 @@
 /** The examples of the API document are true: a reader who sends them in their order to a new server gets what it says. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { ApiDocument, type Operation, type Parameter } from "../support/document.ts";
 import { EventStream } from "../support/eventstream.ts";
 import { type Reply, startServer } from "../support/server.ts";
+
+setDefaultTimeout(30_000);
 
 /** The network of the example that is signed. */
 const NETWORK = "mainnet";

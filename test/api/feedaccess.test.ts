@@ -1,5 +1,5 @@
 /** Who may use the feeds, which paths and methods there are, and how a refusal looks whatever its status. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import {
   ask,
@@ -17,6 +17,8 @@ import { answersIn, exchange } from "../support/rawsocket.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import { runToEnd, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, type Sender, sharedServer, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 /** The server as the holder of a key sees it. */
 const keyed = (server: Sender, key: string): Sender => ({

@@ -1,5 +1,5 @@
 /** gzip in both directions: what is inflated, what is refused, what is compressed, and that no byte changes. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFile } from "node:fs/promises";
 import { brotliCompressSync, constants, deflateRawSync, deflateSync, gunzipSync, gzipSync } from "node:zlib";
 import { members, payloads } from "../support/rawjson.ts";
@@ -7,6 +7,8 @@ import { answersIn, exchange } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
 import { type SpawnedServer, spawnServer } from "../support/spawn.ts";
 import { absentTopic, newTopic, sharedServer, type Topic, together } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const server = sharedServer();
 

@@ -1,10 +1,12 @@
 /** The table of keys: which entries start the server, what each one grants, and how a key is presented. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { answersIn, exchange } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
 import { runToEnd, temporaryDirectory } from "../support/spawn.ts";
 import { type Sender, sharedServer } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 /** The server as the holder of a key sees it. */
 const keyed = (server: Sender, key: string): Sender => ({

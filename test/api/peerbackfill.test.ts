@@ -1,5 +1,5 @@
 /** `POST /api/peer/backfill`: pages of a lane for another node, their ends, and what a lane leaves out. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import {
   Author,
   EVENT_BYTES_MAX,
@@ -21,6 +21,8 @@ import { expectRefusal, type Feed, newFeed, subscribe } from "../support/feeds.t
 import { answersIn, isAnswer, RawSocket } from "../support/rawsocket.ts";
 import { startServer } from "../support/server.ts";
 import { type Sender, sharedServer, together, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const network_id = "net";
 const author = new Author();

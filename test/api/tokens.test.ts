@@ -2,7 +2,7 @@
  * `POST /v0/tokens`: a token stands for its key for a while, for fewer names and scopes, in the one place where a
  * browser cannot send a header: the URL of a stream.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,6 +10,8 @@ import { attempt, EventStream } from "../support/eventstream.ts";
 import { type Reply, startServer } from "../support/server.ts";
 import { spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, newTopic, type Sender, sharedServer, type Topic, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 /** The server as the holder of a key sees it. */
 const keyed = (server: Sender, key: string): Sender => ({

@@ -1,5 +1,5 @@
 /** `GET /v0/topics/:topic/stream`: one topic as a stream, asked for with one request and no session. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { connect } from "node:http2";
 import { attempt, EventStream, eventIn, type StreamEvent } from "../support/eventstream.ts";
 import { elements, members } from "../support/rawjson.ts";
@@ -15,6 +15,8 @@ import {
   timed,
   until,
 } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const server = sharedServer();
 

@@ -6,13 +6,15 @@
  * acknowledged. After the last restart the queues are emptied, and it must all fit together. `TEST_SEED`
  * repeats the choices of an earlier run.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { Dice } from "../support/dice.ts";
 import { EventStream } from "../support/eventstream.ts";
 import { absentQueue, type Job, makeQueue, seqsOf } from "../support/queue.ts";
 import type { Reply } from "../support/server.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const KILLS = 20;
 /** Producers wait while so many jobs of a queue are unfinished. */

@@ -5,12 +5,14 @@
  * the middle of it. After each restart the survivors are exactly the acknowledged records plus whole requests
  * that were under way, minus what deletes took. `TEST_SEED` repeats the choices of an earlier run.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { Dice } from "../support/dice.ts";
 import { payloads } from "../support/rawjson.ts";
 import type { Reply } from "../support/server.ts";
 import { type SpawnedServer, spawnServer, temporaryDirectory } from "../support/spawn.ts";
 import { absentTopic, column, seqs } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const KILLS = 50;
 const WRITERS = 6;

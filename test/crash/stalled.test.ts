@@ -1,10 +1,12 @@
 /** A stop while a client does not read its stream: it ends in time, and what the client was leased goes back. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { once } from "node:events";
 import { connect } from "node:net";
 import { makeQueue } from "../support/queue.ts";
 import { spawnServer } from "../support/spawn.ts";
 import { absentTopic, timed, until } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const JOBS = 12;
 

@@ -2,7 +2,7 @@
  * Laws of signed events, over HTTP: any content that is JSON comes back equal from a post, and any that another node
  * has signed is taken in; either way the event that peers read recomputes from its members.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import {
   Author,
@@ -17,6 +17,8 @@ import {
 import { newFeed, paths } from "../support/feeds.ts";
 import { members } from "../support/rawjson.ts";
 import { sharedServer } from "../support/topics.ts";
+
+setDefaultTimeout(30_000);
 
 const seed = "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7";
 const network_id = "net";

@@ -3,7 +3,7 @@
  * its peers, from its log and from who has brought what.
  */
 import { Database } from "bun:sqlite";
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { FEED_LOG } from "../../src/contract/limits.ts";
@@ -19,6 +19,8 @@ import { type History, history, mend, perform } from "./feedhistory.ts";
 import { Expected, laneOf } from "./feedlaws.ts";
 import { FeedNetwork, NETWORK, type Site } from "./feednetwork.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
+
+setDefaultTimeout(30_000);
 
 const checkpointer = new URL("../../src/store/checkpointer.ts", import.meta.url);
 const limits = { topicsMax: 0, routersMax: 0, totalBytesMax: 0 };

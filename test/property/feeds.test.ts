@@ -2,13 +2,15 @@
  * The law of feeds: whatever happens to instances and to the links between them, in the end all subscribers of a lane
  * that can hear each other hold the same messages, each once and in one order, and nothing is sent any more.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { item, messageEvent, subscriptionEvent } from "../support/events.ts";
 import { feeds, type History, history, mend, perform, renew, subscribers } from "./feedhistory.ts";
 import { components, faultsBetween, faultsWithin } from "./feedlaws.ts";
 import { FeedNetwork, type Link, type Listing, NETWORK, newAuthor, type Site } from "./feednetwork.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
+
+setDefaultTimeout(30_000);
 
 /** So long instances may take to agree, and after that to fall silent, by our clock. */
 const AGREE_MS = 10_000;

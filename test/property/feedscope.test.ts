@@ -1,10 +1,12 @@
 /** Laws of the one spelling that ids are made of: it spells itself, whatever it was spelled from. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { canonical } from "../../src/engine/feeds/encoding.ts";
 import { Scopes } from "../../src/engine/feeds/scope.ts";
 import { canonical as simple } from "../support/events.ts";
 import { runs } from "./host.ts";
+
+setDefaultTimeout(30_000);
 
 /** Numbers that everybody reads alike. */
 const isExact = (n: number): boolean =>

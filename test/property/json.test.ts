@@ -1,10 +1,12 @@
 /** The strict JSON reader against `JSON.parse`: it accepts the same texts, but for what the contract refuses. */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Type } from "@sinclair/typebox";
 import fc from "fast-check";
 import { decoder } from "../../src/contract/decode.ts";
 import { JSON_DEPTH_MAX } from "../../src/contract/limits.ts";
 import { RawJson } from "../../src/contract/schema.ts";
+
+setDefaultTimeout(30_000);
 
 const decode = decoder(Type.Object({ data: RawJson }));
 

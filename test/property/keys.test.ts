@@ -1,8 +1,10 @@
 /** Random tables of keys and random requests against a plain model of who may do what. */
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { answersIn, exchange } from "../support/rawsocket.ts";
 import { type Reply, startServer, type TestServer } from "../support/server.ts";
+
+setDefaultTimeout(30_000);
 
 type Scope = "read" | "write" | "delete" | "admin";
 

@@ -1,11 +1,13 @@
 /** Random histories of one topic, with restarts and steps of the clock, against the plain model. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { ApiError } from "../../src/contract/errors.ts";
 import { type Clock, OpenEngine } from "../support/engine.ts";
 import { temporaryDirectory } from "../support/spawn.ts";
 import { type ModelConfig, type ModelInput, ModelTopic } from "./model.ts";
+
+setDefaultTimeout(30_000);
 
 const START = 1_700_000_000_000;
 const TOPIC = "t";

@@ -2,7 +2,7 @@
  * Random histories of queues over HTTP, with steps of the clock, restarts and crashes: one by one against the plain
  * model, and by several workers at a time against the laws that hold whatever the order.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { elements, members, payloads } from "../support/rawjson.ts";
 import type { Reply } from "../support/request.ts";
@@ -21,6 +21,8 @@ import {
   plainLog,
   tokenOf,
 } from "./queuemodel.ts";
+
+setDefaultTimeout(30_000);
 
 type Which = "jobs" | "late";
 type Target = "dead" | "other";

@@ -1,5 +1,5 @@
 /** The engine is a deterministic state machine: the same commands on an empty store give the same state. */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { ApiError } from "../../src/contract/errors.ts";
 import type { RouterSettings } from "../../src/contract/routers.ts";
@@ -12,6 +12,8 @@ import { RouterSet } from "../../src/engine/routerset.ts";
 import type { Topic } from "../../src/engine/topic.ts";
 import { Store } from "../../src/store/store.ts";
 import type { Trim } from "../../src/store/trims.ts";
+
+setDefaultTimeout(30_000);
 
 /** Topics and what they are, whenever they are created. */
 const TYPES = { a: "log", b: "queue", c: "queue" } as const;

@@ -2,7 +2,7 @@
  * Random graphs of topics and routers over HTTP: one change at a time against the plain model, and many writers at a
  * time, with kills in the middle, against what the stamps of the copies tell.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { payloads } from "../support/rawjson.ts";
 import { routerPath } from "../support/router.ts";
@@ -22,6 +22,8 @@ import {
   reaches,
   type TopicSettings,
 } from "./routermodel.ts";
+
+setDefaultTimeout(30_000);
 
 const QUIET_MS = 5000;
 

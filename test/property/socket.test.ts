@@ -6,12 +6,14 @@
  * subscription and what ends it, its frames bring every record once and in order, and nothing else. What the cap
  * took away before it could be sent is named by a tombstone.
  */
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { elements, members } from "../support/rawjson.ts";
 import { startServer, type TestServer } from "../support/server.ts";
 import { type Message, SocketClient } from "../support/socket.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
+
+setDefaultTimeout(30_000);
 
 const CAP_RECORDS = 25;
 /** The topics of a history, each with its config. */

@@ -5,7 +5,7 @@
  * The law: what a client was told of one life of a topic, put together, is what was appended, in order and once
  * unless it asked for it again. Whatever it was not told of is in a tombstone, was deleted, or is its own.
  */
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { configFrom } from "../../src/config.ts";
@@ -20,6 +20,8 @@ import type { Sender } from "../support/topics.ts";
 import { cursorIn, newSession, type Session, textsIn } from "../support/watch.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
 import { type ModelConfig, type ModelInput, ModelTopic } from "./model.ts";
+
+setDefaultTimeout(30_000);
 
 const START = 1_700_000_000_000;
 const QUIET_MS = 5000;

@@ -3,7 +3,7 @@
  *
  * A session is told to be gone when it is asked for; its place is free at the latest when the next one is made.
  */
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
 import { configFrom } from "../../src/config.ts";
@@ -14,6 +14,8 @@ import { type Reply, send } from "../support/request.ts";
 import { temporaryDirectory } from "../support/spawn.ts";
 import { until } from "../support/topics.ts";
 import { PATIENCE_MS, runs } from "./host.ts";
+
+setDefaultTimeout(30_000);
 
 const START = 1_700_000_000_000;
 const IDLE_MS = 300_000;
