@@ -152,8 +152,5 @@ function methodsOf(routes: readonly { method: string; path: string }[], path: st
       parts.every((part, i) => (part.startsWith(":") ? segments[i] !== "" : part === segments[i]))
     );
   };
-  // The only OPTIONS are those for cross-origin requests, on every path.
-  return routes
-    .filter(({ method, path }) => method !== "OPTIONS" && matches(path))
-    .map(({ method }) => method);
+  return routes.filter(({ path }) => matches(path)).map(({ method }) => method);
 }

@@ -82,6 +82,17 @@ describe("with configured origins", () => {
     expect(list(reply, "vary")).toContain("origin");
   });
 
+  test.each([
+    ["without an origin", { "access-control-request-method": "GET" }],
+    ["without a method", { origin: page }],
+    ["with neither", {}],
+  ])("01.03 an OPTIONS %s is none: 405 with Allow, and 404 on an unknown path", async (_, fields) => {
+    const ask = (path: string, more = {}) => server.send("OPTIONS", path, undefined, { ...fields, ...more });
+    const known = await ask("/v0/topics/some/diff", key);
+    expect([known.status, known.headers.get("allow")]).toEqual([405, "POST"]);
+    expect([(await ask("/v0/nope", key)).status, (await ask("/v0/topics")).status]).toEqual([404, 401]);
+  });
+
   test("a preflight changes nothing and tells nothing", async () => {
     await server.send("PUT", "/v0/topics/only", {}, key);
     for (const method of ["PUT", "POST", "DELETE"])
