@@ -40,7 +40,8 @@ export class Sending implements Slow {
   cut(): void {
     if (this.#isOver) return;
     this.#end();
-    this.#controller.error(new Error("the client is too slow"));
+    // Bun prints what is thrown while it asks for a piece.
+    setImmediate(() => this.#controller.error(new Error("the client is too slow")));
   }
 
   #send(): void {

@@ -135,14 +135,14 @@ export class Streams {
     if (bytes > 0 && max > 0 && this.#heldBytes > max) this.#relieve(max);
   }
 
-  /** Gives up those that hold most for longest. */
+  /** Gives up those that hold most for longest. What is alone may hold more. */
   #relieve(max: number): void {
     const now = this.#now();
     const weighed = Array.from(this.#held, ([client, { bytes, since }]) => {
       return { client, weight: bytes * (JUST_NOW_MS + now - since) };
     });
     for (const { client } of weighed.sort((a, b) => b.weight - a.weight)) {
-      if (this.#heldBytes <= max) return;
+      if (this.#heldBytes <= max || this.#held.size === 1) return;
       client.cut();
     }
   }

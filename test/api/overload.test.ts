@@ -129,6 +129,13 @@ describe("answers that nobody takes", () => {
     );
   });
 
+  test("are no reason to refuse one that is larger than all may be, but alone", async () => {
+    await using server = await startServer({ TOPICS_MAX_STREAM_BYTES: `${MIB}` });
+    const topic = await largeTopic(server);
+    const { body } = await topic.diff({ from_seq: 0, limit: 1000, max_batch_bytes: PAGE_BYTES });
+    expect(body.records.length).toBeGreaterThan(6);
+  });
+
   test("come whole to who takes them, however large", async () => {
     await using server = await startServer();
     const topic = await largeTopic(server);

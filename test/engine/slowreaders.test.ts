@@ -114,6 +114,15 @@ describe("what slow clients hold together", () => {
     expect(streams.heldBytes).toBe(80);
   });
 
+  test("may be more than the limit of one that is alone, which would never get on otherwise", () => {
+    const streams = bounded(100);
+    const [alone, next] = [new Counted(streams), new Counted(streams)];
+    alone.hold(500);
+    expect([alone.cuts, streams.heldBytes]).toEqual([0, 500]);
+    next.hold(10);
+    expect([alone.cuts, next.cuts, streams.heldBytes]).toEqual([1, 0, 10]);
+  });
+
   test("has no limit where none is set", () => {
     const streams = bounded(0);
     const client = new Counted(streams);
@@ -180,10 +189,11 @@ describe("a stream", () => {
 
   test("that is cut as soon as it is held leaves nothing behind", async () => {
     jest.useFakeTimers();
-    const streams = bounded(CHUNK - 1);
+    const streams = bounded(CHUNK);
+    new Counted(streams).hold(1);
     const { response, caller, counts } = slowStream(streams);
     for (let i = 0; i < 50; i++) await Promise.resolve();
-    expect([streams.heldBytes, streams.count, caller.usage.streams]).toEqual([0, 0, 0]);
+    expect([streams.heldBytes, streams.count, caller.usage.streams]).toEqual([1, 0, 0]);
     expect(counts()).toEqual({ items: 1, returns: 1 });
     expect(jest.getTimerCount()).toBe(0);
     await expect(response.text()).rejects.toThrow("slow");
@@ -290,6 +300,7 @@ describe("a socket", () => {
 
   test("that is sent too much to answer is cut, and then holds nothing", async () => {
     const streams = bounded(50_000);
+    new Counted(streams).hold(1);
     using open = opened(streams);
     const { engine, store, peer, say } = open;
     await append(engine, "t", records(1), { durability: "fsync" });
@@ -305,7 +316,7 @@ describe("a socket", () => {
 
     expect([before, after]).toEqual([false, true]);
     expect(peer.sent).toEqual([]);
-    expect(streams.heldBytes).toBe(0);
+    expect(streams.heldBytes).toBe(1);
   });
 
   test("whose client takes nothing holds what it was sent, until it takes it", async () => {
